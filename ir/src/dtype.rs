@@ -1,0 +1,82 @@
+//! Element types as data: one line of [`DTYPES`] describes a type completely. No arithmetic is here (see `eval`).
+
+/// An element type. Its facts are in [`DTYPES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum DType {
+    F32,
+    F16,
+    Bf16,
+    F8E4m3,
+    I64,
+    I32,
+    I8,
+    Bool,
+    Q8,
+    Q8G32,
+    Q4G32,
+    Q4G64,
+    Q4G128,
+}
+
+/// What a [`DType`] is made of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DTypeInfo {
+    /// The type that this line describes.
+    pub dtype: DType,
+    /// Its name in text.
+    pub name: &'static str,
+    /// Bits of one element's code, scales not counted.
+    pub bits: u32,
+    /// Elements along the last axis that share a scale; 0: none do; `u32::MAX`: a whole row.
+    pub group: u32,
+    /// Type of the scale, for grouped types.
+    pub scale: Option<DType>,
+    /// Whether the element is a (quantized or plain) real number that a linear map can hold.
+    pub real: bool,
+}
+
+const fn plain(dtype: DType, name: &'static str, bits: u32, real: bool) -> DTypeInfo {
+    DTypeInfo { dtype, name, bits, group: 0, scale: None, real }
+}
+const fn quantized(dtype: DType, name: &'static str, bits: u32, group: u32, scale: DType) -> DTypeInfo {
+    DTypeInfo { dtype, name, bits, group, scale: Some(scale), real: true }
+}
+
+/// Every element type, in the order of the enum.
+pub const DTYPES: &[DTypeInfo] = &[
+    plain(DType::F32, "f32", 32, true),
+    plain(DType::F16, "f16", 16, true),
+    plain(DType::Bf16, "bf16", 16, true),
+    plain(DType::F8E4m3, "f8e4m3", 8, true),
+    plain(DType::I64, "i64", 64, false),
+    plain(DType::I32, "i32", 32, false),
+    plain(DType::I8, "i8", 8, false),
+    plain(DType::Bool, "bool", 1, false),
+    quantized(DType::Q8, "q8", 8, u32::MAX, DType::F32),
+    quantized(DType::Q8G32, "q8g32", 8, 32, DType::F16),
+    quantized(DType::Q4G32, "q4g32", 4, 32, DType::F16),
+    quantized(DType::Q4G64, "q4g64", 4, 64, DType::F16),
+    quantized(DType::Q4G128, "q4g128", 4, 128, DType::F16),
+];
+
+impl DType {
+    /// Its line of [`DTYPES`].
+    pub fn info(self) -> &'static DTypeInfo {
+        &DTYPES[self as usize]
+    }
+    /// Its name in text.
+    pub fn name(self) -> &'static str {
+        self.info().name
+    }
+    /// The type of that name.
+    pub fn from_name(name: &str) -> Option<DType> {
+        DTYPES.iter().find(|d| d.name == name).map(|d| d.dtype)
+    }
+}
+
+impl std::fmt::Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,233 @@
+//! The binary contract between compiled step programs, kernels and the runtime: `repr(C)` structures, their sizes and
+//! constants. No behaviour is here. Everything is append-only: a field never moves, `ABI_VERSION` rises when one is added.
+
+/// Version of every structure in this file. An artifact records the one it was compiled for.
+pub const ABI_VERSION: u32 = 1;
+
+/// Rows of a weight matrix are stored in blocks of this many: one 64-byte line is 16 rows x 4 bytes.
+pub const ROWS: usize = 16;
+
+/// Tokens in one page of the KV cache.
+pub const PAGE_TOKENS: usize = 64;
+
+/// Bytes added behind every activation row, so that rows of power-of-two widths do not share cache sets.
+pub const ROW_GAP: usize = 64;
+
+/// At most this many row sets (0: all new tokens, 1: rows whose logits are wanted).
+pub const ROW_SETS: usize = 2;
+
+/// At most this many groups of layers with their own page tables (0: full attention; others: chunked layers).
+pub const KV_GROUPS: usize = 2;
+
+/// Bytes of private scratch per thread: the tile that a kernel writes and generated code consumes, and what attention needs.
+pub const SCRATCH_BYTES: usize = 512 * 1024;
+
+/// A kernel: takes a pointer to its argument structure ([`DotArgs`], [`AttentionArgs`], [`GatherArgs`], ...).
+pub type Kernel = unsafe extern "C" fn(*const u8);
+
+/// The compiled entry: every thread calls it once per step with its own `thread` in `0..threads`.
+pub type StepFn = unsafe extern "C" fn(ctx: *const StepContext, thread: u64);
+
+/// Everything that a compiled step reads. One per session, shared by all threads, constant during a step.
+#[repr(C)]
+#[derive(Debug)]
+pub struct StepContext {
+    /// Kernel pointers in the order of the artifact's kernel list.
+    pub kernels: *const Kernel,
+    /// Start of the mapped weight section.
+    pub weights: *const u8,
+    /// Activation arena: buffers lie at the byte offsets of the artifact's buffer plan.
+    pub arena: *mut u8,
+    /// Scratch of thread `t` starts at `scratch + t * SCRATCH_BYTES`.
+    pub scratch: *mut u8,
+    /// Number of threads that run this step.
+    pub threads: u64,
+    /// Barrier words shared by the threads.
+    pub barrier: *mut Barrier,
+    /// Calls of layer functions, in order.
+    pub schedule: *const ScheduleEntry,
+    /// Number of `schedule` entries.
+    pub schedule_len: u64,
+    /// Token ids of row set 0, `u32[n]`.
+    pub tokens: *const u32,
+    /// Row sets: 0 is all new tokens, 1 the rows whose logits are wanted.
+    pub rows: [RowSet; ROW_SETS],
+    /// KV page pools, one per group of layers.
+    pub kv: [KvGroup; KV_GROUPS],
+}
+
+/// One set of rows that regions iterate over.
+#[repr(C)]
+#[derive(Debug)]
+pub struct RowSet {
+    /// Number of rows; may be 0.
+    pub n: u64,
+    /// Index of each row in row set 0, `u32[n]`.
+    pub index: *const u32,
+    /// Absolute position of each row in its sequence, `u32[n]`.
+    pub pos: *const u32,
+    /// For each KV group: byte offset in the pool of the page that holds the row's position, `u64[n]`.
+    pub page: [*const u64; KV_GROUPS],
+    /// Groups of consecutive rows of one sequence at consecutive positions, for attention.
+    pub tiles: *const AttentionTile,
+    /// Number of `tiles`.
+    pub n_tiles: u64,
+}
+
+/// Consecutive rows of one sequence whose positions are consecutive too.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttentionTile {
+    /// First row in the row set.
+    pub row: u32,
+    /// Number of rows, at most [`ATTENTION_TILE_ROWS`].
+    pub rows: u32,
+    /// Sequence slot: line of the page tables.
+    pub slot: u32,
+    /// Position of the first row.
+    pub pos: u32,
+}
+
+/// At most this many rows in an [`AttentionTile`].
+pub const ATTENTION_TILE_ROWS: usize = 4;
+
+/// Pages of one group of layers.
+#[repr(C)]
+#[derive(Debug)]
+pub struct KvGroup {
+    /// Start of the pool.
+    pub base: *mut u8,
+    /// Bytes of one page: all layers of the group, K and V.
+    pub page_bytes: u64,
+    /// Page tables: `u32[slots][table_stride]`, logical page -> page of the pool.
+    pub tables: *const u32,
+    /// Entries per slot.
+    pub table_stride: u64,
+}
+
+/// One call of a layer function.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ScheduleEntry {
+    /// Which compiled function (its index in the step program).
+    pub function: u64,
+    /// Byte offset of the call's weights in the weight section.
+    pub weights: u64,
+    /// Byte offset of the layer's K and V inside a page.
+    pub kv: u64,
+}
+
+/// Barrier words, each on its own pair of cache lines. Generated code counts `arrived` up and spins on `generation`.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub struct Barrier {
+    /// Threads that have arrived in this round.
+    pub arrived: std::sync::atomic::AtomicU64,
+    _gap0: [u64; 15],
+    /// Raised by the last thread to arrive.
+    pub generation: std::sync::atomic::AtomicU64,
+    _gap1: [u64; 15],
+}
+
+/// Byte offset of [`Barrier::generation`].
+pub const BARRIER_GENERATION: usize = 128;
+
+/// `out[t][r] = sum_k w[r][k] * x[t][k]` for `m` rows of `x` and `blocks` blocks of 16 weight rows, in f32.
+///
+/// The order of the sum over `k` depends on nothing but `k`, so any split of `m` or `blocks` gives the same bits.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct DotArgs {
+    /// First weight block; blocks follow each other.
+    pub w: *const u8,
+    /// Activations in the row's activation format, row-major.
+    pub x: *const u8,
+    /// Bytes from one row of `x` to the next.
+    pub x_stride: u64,
+    /// Padded length of the sum, elements; a multiple of the weight format's `k_unit`.
+    pub k: u64,
+    /// Rows of `x`, at least 1 and at most the kernel row's `m`.
+    pub m: u64,
+    /// Weight blocks, at least 1 and at most the kernel row's `blocks`.
+    pub blocks: u64,
+    /// f32 tile.
+    pub out: *mut f32,
+    /// Bytes from one row of `out` to the next.
+    pub out_stride: u64,
+}
+
+/// Causal attention of one tile of rows and one KV head (all query heads of its group) over the paged cache.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionArgs {
+    /// Queries, f32, already rotated: row `r`, head `h` of the group at `q + r * q_stride + h * head_dim * 4` bytes.
+    pub q: *const f32,
+    /// Bytes from one row of `q` to the next.
+    pub q_stride: u64,
+    /// Result tile f32, `[rows][group * head_dim]`.
+    pub out: *mut f32,
+    /// Bytes from one row of `out` to the next.
+    pub out_stride: u64,
+    /// Pool of pages.
+    pub kv: *const u8,
+    /// Bytes of a page.
+    pub page_bytes: u64,
+    /// The sequence's page table.
+    pub table: *const u32,
+    /// Byte offset, inside a page, of this layer's K of this KV head (see [`crate::format::KvFormat`]).
+    pub k_offset: u64,
+    /// Byte offset, inside a page, of this layer's V of this KV head.
+    pub v_offset: u64,
+    /// Rows of the tile.
+    pub rows: u64,
+    /// Position of the first row; row `r` sees keys `first_key(pos + r) ..= pos + r`.
+    pub pos: u64,
+    /// Query heads per KV head.
+    pub group: u64,
+    /// Padded head size; a multiple of 16.
+    pub head_dim: u64,
+    /// Keys before the last multiple of `chunk` are invisible; 0: none are.
+    pub chunk: u64,
+    /// Private scratch of at least [`SCRATCH_BYTES`] / 2.
+    pub scratch: *mut u8,
+    /// Factor on the scores.
+    pub scale: f32,
+}
+
+/// Embedding: row `ids[t]` of a packed weight matrix as f32.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct GatherArgs {
+    /// Packed matrix.
+    pub w: *const u8,
+    /// Row numbers, `u32[m]`.
+    pub ids: *const u32,
+    /// Rows to fetch.
+    pub m: u64,
+    /// Padded row length, elements.
+    pub k: u64,
+    /// f32 rows.
+    pub out: *mut f32,
+    /// Bytes from one row of `out` to the next.
+    pub out_stride: u64,
+}
+
+/// Rotary angles: `out[t] = (cos a, sin a)` interleaved for `a = pos[t] * inv_freq[i]`, `i < pairs`; (1, 0) from `pairs` to `padded_pairs`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct RopeAnglesArgs {
+    /// Positions, `u32[m]`.
+    pub pos: *const u32,
+    /// `f32[pairs]`.
+    pub inv_freq: *const f32,
+    /// Rows.
+    pub m: u64,
+    /// Pairs that rotate.
+    pub pairs: u64,
+    /// Pairs in an output row.
+    pub padded_pairs: u64,
+    /// f32 rows of `2 * padded_pairs`.
+    pub out: *mut f32,
+    /// Bytes from one row of `out` to the next.
+    pub out_stride: u64,
+}

@@ -1,0 +1,129 @@
+//! The metadata section: what the runtime must know beside code and weights, as JSON. Plain data; reading and checking are in `reader`.
+
+use crate::abi::ScheduleEntry;
+use serde::{Deserialize, Serialize};
+
+/// Everything in the metadata section.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Meta {
+    /// Version of the compiler that wrote the artifact.
+    pub compiler: String,
+    /// What the code runs on.
+    pub target: TargetMeta,
+    /// What was compiled.
+    pub model: ModelMeta,
+    /// Memory and work, known beforehand.
+    pub plan: PlanMeta,
+    /// Names of the kernels that the code calls, in table order.
+    pub kernels: Vec<String>,
+    /// Calls of layer functions.
+    pub schedule: Vec<ScheduleEntry>,
+    /// Offset of the step function in the code section.
+    pub entry: u64,
+    /// Defaults for generation.
+    pub generation: GenerationMeta,
+}
+
+/// What the code runs on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetMeta {
+    /// `x86_64`, `aarch64` or `riscv64`.
+    pub arch: String,
+    /// CPU features that code and kernels need, by the names of Rust's `target_feature`.
+    pub features: Vec<String>,
+    /// [`crate::abi::ABI_VERSION`] at compile time.
+    pub abi: u32,
+}
+
+/// What was compiled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelMeta {
+    /// Name, for people.
+    pub name: String,
+    /// Architecture as the checkpoint calls it.
+    pub architecture: String,
+    /// Layers.
+    pub layers: usize,
+    /// Logits per row; [`PlanMeta::logits_stride`] is that of the padded row.
+    pub vocab: usize,
+    /// Positions that a sequence may have.
+    pub max_context: usize,
+    /// Parameters of the checkpoint.
+    pub parameters: u64,
+    /// Weight format, `f32` or `bf16` ...
+    pub quant: String,
+}
+
+/// Memory and work of a step, exact.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanMeta {
+    /// New tokens in one step, at most.
+    pub max_step: usize,
+    /// Rows whose logits are wanted in one step, at most.
+    pub max_rows: usize,
+    /// Sequences at a time, at most.
+    pub max_batch: usize,
+    /// Bytes of the activation arena.
+    pub arena_bytes: u64,
+    /// Byte offset of the logits in the arena, f32 rows.
+    pub logits_offset: u64,
+    /// Bytes from one row of logits to the next.
+    pub logits_stride: u64,
+    /// Bytes of the weight section.
+    pub weight_bytes: u64,
+    /// Weight bytes that a decode step of one token reads (a tied embedding once).
+    pub decode_bytes: u64,
+    /// Multiply-accumulates of a step of one token in linears.
+    pub decode_macs: u64,
+    /// Named buffers of the arena.
+    pub buffers: Vec<BufferMeta>,
+    /// KV groups.
+    pub kv: Vec<KvMeta>,
+}
+
+/// A buffer of the arena.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BufferMeta {
+    /// Name in the printed step program.
+    pub name: String,
+    /// Byte offset in the arena.
+    pub offset: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// One group of layers that share page tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvMeta {
+    /// Layers in the group.
+    pub layers: usize,
+    /// `f32` or `bf16`.
+    pub format: String,
+    /// KV heads.
+    pub kv_heads: usize,
+    /// Padded head size.
+    pub head_dim: usize,
+    /// Bytes of one page of all layers of the group.
+    pub page_bytes: u64,
+    /// Attention chunk; 0: full attention.
+    pub chunk: usize,
+}
+
+/// Defaults for generation, from the checkpoint.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct GenerationMeta {
+    /// Begin-of-sequence id.
+    pub bos: Option<u32>,
+    /// Ids that end a turn.
+    pub eos: Vec<u32>,
+    /// Whether to sample at all.
+    pub do_sample: Option<bool>,
+    /// Temperature.
+    pub temperature: Option<f32>,
+    /// Top-p.
+    pub top_p: Option<f32>,
+    /// Top-k.
+    pub top_k: Option<u32>,
+    /// Repetition penalty.
+    pub repetition_penalty: Option<f32>,
+}

@@ -1,0 +1,3 @@
+//! The artifact: one file with code, packed weights, tokenizer, plan and metadata.
+
+pub mod meta;

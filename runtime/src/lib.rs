@@ -1,0 +1,5 @@
+//! The llamac runtime: maps an artifact and runs it. It links no compiler.
+
+pub mod abi;
+pub mod artifact;
+pub mod format;
