@@ -1,1 +1,11 @@
-//! Skeleton.
+//! llamac: front ends, lowering, code generation, packing and the command line. What runs an artifact is `llamac-runtime`.
+
+mod check;
+pub mod cli;
+pub mod codegen;
+pub mod diag;
+pub mod driver;
+pub mod frontend;
+pub mod lower;
+mod pack;
+pub mod target;

@@ -152,4 +152,33 @@ impl Func {
     pub fn def(&self, value: ValueId) -> Option<usize> {
         self.body.iter().position(|inst| inst.results.contains(&value))
     }
+    /// Numbers the values in the order in which they are defined and drops those that nothing defines: the numbering that the text form
+    /// reads back to.
+    pub fn renumber(&mut self) {
+        let mut order: Vec<ValueId> = self.params.clone();
+        order.extend(self.body.iter().flat_map(|inst| &inst.results));
+        order.retain(|v| (v.0 as usize) < self.values.len());
+        let mut number: Vec<Option<ValueId>> = vec![None; self.values.len()];
+        let mut values = Vec::with_capacity(order.len());
+        for old in order {
+            if number[old.0 as usize].is_none() {
+                number[old.0 as usize] = Some(ValueId(values.len() as u32));
+                values.push(self.values[old.0 as usize].clone());
+            }
+        }
+        self.values = values;
+        // A value that is read but never defined gets a number out of range: the verifier says so.
+        let renumber = |v: &mut ValueId| *v = number.get(v.0 as usize).copied().flatten().unwrap_or(ValueId(u32::MAX));
+        let operand = |o: &mut Operand| {
+            if let Operand::Value(v) = o {
+                renumber(v);
+            }
+        };
+        self.params.iter_mut().for_each(renumber);
+        for inst in &mut self.body {
+            inst.operands.iter_mut().for_each(operand);
+            inst.results.iter_mut().for_each(renumber);
+        }
+        self.results.iter_mut().for_each(operand);
+    }
 }

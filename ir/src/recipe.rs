@@ -1,9 +1,14 @@
 //! Weight recipes: how a weight is made from named source tensors. Evaluated once, row by row, when the artifact is written,
 //! so weight-side algebra costs nothing at run time. No file is read here: rows come through [`Source`].
 
+mod prepared;
+mod ty;
+
 use crate::dtype::DType;
 use crate::types::Type;
 use std::sync::Arc;
+
+pub use prepared::Prepared;
 
 /// A recipe. Its type is [`Recipe::ty`].
 #[derive(Debug, Clone, PartialEq)]
@@ -41,3 +46,41 @@ pub trait Source: Sync {
     /// Writes row `row` (last axis) of the tensor as f32; a vector has one row. Tensors of three and more axes are seen as `[product, last]`.
     fn row(&self, name: &str, row: usize, out: &mut [f32]) -> Result<(), String>;
 }
+
+/// What stands for the number of the layer in source names.
+pub const LAYER: &str = "{layer}";
+
+impl Recipe {
+    /// Calls `visit` with the name of every source, from left to right.
+    pub fn sources<'a>(&'a self, visit: &mut dyn FnMut(&'a str)) {
+        match self {
+            Recipe::Source { name, .. } => visit(name),
+            Recipe::Literal { .. } => {}
+            Recipe::Cast(_, of) | Recipe::Transpose(of) | Recipe::PermuteRope(_, of) => of.sources(visit),
+            Recipe::Concat(parts) => parts.iter().for_each(|p| p.sources(visit)),
+            Recipe::ScaleColumns(of, by) | Recipe::ScaleRows(of, by) => {
+                of.sources(visit);
+                by.sources(visit);
+            }
+        }
+    }
+
+    /// The recipe with the number of the layer in its source names.
+    pub fn for_layer(&self, layer: usize) -> Recipe {
+        let boxed = |of: &Recipe| Box::new(of.for_layer(layer));
+        match self {
+            Recipe::Source { name, ty } => Recipe::Source { name: name.replace(LAYER, &layer.to_string()), ty: ty.clone() },
+            Recipe::Literal { .. } => self.clone(),
+            Recipe::Cast(dtype, of) => Recipe::Cast(*dtype, boxed(of)),
+            Recipe::Concat(parts) => Recipe::Concat(parts.iter().map(|p| p.for_layer(layer)).collect()),
+            Recipe::Transpose(of) => Recipe::Transpose(boxed(of)),
+            Recipe::PermuteRope(head, of) => Recipe::PermuteRope(*head, boxed(of)),
+            Recipe::ScaleColumns(of, by) => Recipe::ScaleColumns(boxed(of), boxed(by)),
+            Recipe::ScaleRows(of, by) => Recipe::ScaleRows(boxed(of), boxed(by)),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "recipe/recipe_tests.rs"]
+mod tests;

@@ -21,11 +21,11 @@ impl Dim {
     pub fn value(&self) -> Option<usize> {
         if self.terms.is_empty() { usize::try_from(self.constant).ok() } else { None }
     }
-    /// Its value with every symbol bound by `lookup`; `None` if one is unknown or the result negative.
+    /// Its value with every symbol bound by `lookup`; `None` if one is unknown or the result negative or too large.
     pub fn eval(&self, lookup: &dyn Fn(&str) -> Option<usize>) -> Option<usize> {
         let mut total = self.constant;
         for (symbol, factor) in &self.terms {
-            total += factor * i64::try_from(lookup(symbol)?).ok()?;
+            total = total.checked_add(factor.checked_mul(i64::try_from(lookup(symbol)?).ok()?)?)?;
         }
         usize::try_from(total).ok()
     }
@@ -61,8 +61,8 @@ impl fmt::Display for Dim {
                 "+"
             };
             f.write_str(sign)?;
-            if factor.abs() != 1 {
-                write!(f, "{}*", factor.abs())?;
+            if factor.unsigned_abs() != 1 {
+                write!(f, "{}*", factor.unsigned_abs())?;
             }
             f.write_str(symbol)?;
             first = false;

@@ -1,1 +1,6 @@
-//! Skeleton.
+//! What the tests of this crate share: the repository, its fixtures, running models, comparing numbers. No test is here.
+
+pub mod fixture;
+pub mod model;
+pub mod numbers;
+pub mod repo;

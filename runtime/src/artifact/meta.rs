@@ -75,6 +75,9 @@ pub struct PlanMeta {
     pub decode_bytes: u64,
     /// Multiply-accumulates of a step of one token in linears.
     pub decode_macs: u64,
+    /// Of these, multiply-accumulates that every new token needs, also one whose logits are not wanted; 0: not known.
+    #[serde(default)]
+    pub token_macs: u64,
     /// Named buffers of the arena.
     pub buffers: Vec<BufferMeta>,
     /// KV groups.

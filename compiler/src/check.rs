@@ -1,0 +1,69 @@
+//! Check vectors: logits of short prompts by the reference evaluator, stored in the artifact, so that `llamac verify` can tell on any
+//! machine whether code and weights compute what the model means. Running them is in `llamac_runtime`.
+
+use crate::diag::{Diag, Result};
+use llamac_ir::eval::{Evaluator, Tensor};
+use llamac_ir::module::{LayerRun, Module};
+use llamac_ir::op::OpKind;
+use llamac_ir::recipe::Source;
+use llamac_runtime::artifact::check::{CheckHead, CheckVectors};
+
+/// Up to this many weights every layer is evaluated; larger models check the first and the last layer, which costs about as much
+/// time as copying a twentieth of the weights.
+const WHOLE_MODEL: u64 = 50_000_000;
+
+/// Tokens of the prompt when all layers are evaluated, and when only two are.
+const TOKENS: (usize, usize) = (12, 2);
+
+/// How far the artifact may be from the evaluator: rms(difference) / std(reference). The evaluator sums in f64 and rounds what the
+/// artifact rounds, except queries and probabilities, which bf16 kernels may round too.
+fn bound(quant: &str) -> f64 {
+    match quant {
+        "f32" => 1e-4,
+        _ => 5e-2,
+    }
+}
+
+/// Evaluates `module` (formats chosen, nothing fused) on a fixed prompt.
+///
+/// # Errors
+/// If a source tensor cannot be read.
+pub(crate) fn vectors(module: &Module, source: &dyn Source, parameters: u64, vocab: usize, quant: &str) -> Result<CheckVectors> {
+    let mut module = module.clone();
+    let mut schedule = Vec::new();
+    let whole = parameters <= WHOLE_MODEL;
+    if !whole {
+        schedule = keep_first_and_last(&mut module);
+    }
+    let tokens = if whole { TOKENS.0 } else { TOKENS.1 };
+    // Any ids do; these differ from each other and cover the vocabulary.
+    let case: Vec<u32> = (0..tokens).map(|i| ((i * 7919 + 13) % vocab) as u32).collect();
+    let rows = if whole { 2 } else { 1 };
+
+    let ints = |values: Vec<i32>| Tensor::i32(&[values.len()], values);
+    let inputs = [
+        ("ids", ints(case.iter().map(|&t| t as i32).collect())),
+        ("pos", ints((0..tokens as i32).collect())),
+        ("seq", ints(vec![0; tokens])),
+        ("want", ints((tokens - rows..tokens).map(|i| i as i32).collect())),
+    ];
+    let fail = |e: &dyn std::fmt::Display| Diag::new("check", "the reference evaluator could not compute the check vectors").found(e);
+    let results = Evaluator::new(&module, source).run(&inputs).map_err(|e| fail(&e))?;
+    let logits = results.first().and_then(|t| t.as_f32()).ok_or_else(|| fail(&"no f32 result"))?.to_vec();
+    let head = CheckHead { cases: vec![case], rows, vocab, schedule, max_rms: bound(quant) };
+    Ok(CheckVectors { head, logits })
+}
+
+/// Cuts the calls of layers down to the first and the last; returns their places in the schedule.
+fn keep_first_and_last(module: &mut Module) -> Vec<usize> {
+    let mut last = 0;
+    for func in &mut module.funcs {
+        for inst in func.body.iter_mut().filter(|i| i.op == OpKind::Layers) {
+            let all: Vec<(String, usize)> = inst.calls.iter().flat_map(|run| (0..run.count).map(|i| (run.func.clone(), run.first + i))).collect();
+            last = all.len().saturating_sub(1);
+            let ends = if last == 0 { vec![0] } else { vec![0, last] };
+            inst.calls = ends.iter().filter_map(|&i| all.get(i)).map(|(func, layer)| LayerRun { func: func.clone(), first: *layer, count: 1 }).collect();
+        }
+    }
+    if last == 0 { vec![0] } else { vec![0, last] }
+}

@@ -1,0 +1,131 @@
+//! Every kernel row that this CPU can run, alone, on the shapes of a model, from the cache and from memory.
+
+use crate::cli::output::table;
+use crate::diag::Result;
+use llamac_runtime::artifact::target::{ARCH, has_feature};
+use llamac_runtime::artifact::{Artifact, SectionKind};
+use llamac_runtime::format::{WEIGHT_FORMATS, WeightFormat};
+use llamac_runtime::kernels::bench::{Measured, bench_attention, bench_dot};
+use llamac_runtime::kernels::{KERNELS, KernelRow};
+use llamac_runtime::roof;
+use llamac_runtime::threads::default_threads;
+use serde_json::json;
+use std::collections::BTreeSet;
+
+/// Rows of activations that rows for many are given.
+const MANY: usize = 96;
+/// Tokens in the cache for attention.
+const DEPTH: usize = 4096;
+
+struct Line {
+    name: &'static str,
+    shape: String,
+    from: &'static str,
+    measured: Measured,
+    /// Raw read just before, bytes per second.
+    raw: f64,
+}
+
+pub(super) fn main(artifact: &Artifact, threads: Option<usize>, as_json: bool) -> Result<()> {
+    let threads = threads.unwrap_or_else(default_threads);
+    let mut lines = Vec::new();
+    for row in KERNELS.iter().filter(|r| runs_here(r)) {
+        match row.op {
+            "dot" => lines.extend(dots(row, artifact, threads)),
+            "attention" => lines.extend(attention(row, artifact, threads)),
+            _ => {}
+        }
+    }
+    match as_json {
+        true => println!("{}", json!(lines.iter().map(Line::json).collect::<Vec<_>>())),
+        false => {
+            let head = ["kernel", "shape", "from", "us", "GB/s", "% of read", "GMAC/s"].map(str::to_owned).to_vec();
+            println!("{} threads\n", threads);
+            print!("{}", table(&std::iter::once(head).chain(lines.iter().map(Line::cells)).collect::<Vec<_>>()));
+        }
+    }
+    Ok(())
+}
+
+fn runs_here(row: &KernelRow) -> bool {
+    (row.isa.arch.is_empty() || row.isa.arch == ARCH) && row.isa.features.iter().all(|f| has_feature(f))
+}
+
+fn dots(row: &'static KernelRow, artifact: &Artifact, threads: usize) -> Vec<Line> {
+    let Some(format) = WEIGHT_FORMATS.iter().find(|f| f.name == row.format) else { return Vec::new() };
+    let m = if row.m == 1 { 1 } else { MANY };
+    let mut lines = Vec::new();
+    for (n, k) in shapes(artifact) {
+        for from_dram in [false, true] {
+            // From memory, rows for many are as fast as from the cache.
+            if from_dram && m > 1 {
+                continue;
+            }
+            lines.push(Line {
+                name: row.name,
+                shape: format!("{m} x {k} -> {n}"),
+                from: if from_dram { "memory" } else { "cache" },
+                raw: roof::read_gbs(threads, roof::READ_BYTES) * 1e9,
+                measured: bench_dot(row, padded(format, k), n.div_ceil(16), m, threads, from_dram),
+            });
+        }
+    }
+    lines
+}
+
+fn padded(format: &WeightFormat, k: usize) -> usize {
+    k.next_multiple_of(format.k_unit.max(16))
+}
+
+fn attention(row: &'static KernelRow, artifact: &Artifact, threads: usize) -> Vec<Line> {
+    let plan = &artifact.meta().plan;
+    let line = |kv: &llamac_runtime::artifact::meta::KvMeta| Line {
+        name: row.name,
+        shape: format!("{DEPTH} keys of {}, {} heads", kv.head_dim, kv.kv_heads),
+        from: "memory",
+        raw: roof::read_gbs(threads, roof::READ_BYTES) * 1e9,
+        measured: bench_attention(row, kv.head_dim, 1, 1, DEPTH, threads),
+    };
+    plan.kv.iter().take(1).map(line).collect()
+}
+
+/// `(rows, columns)` of the model's matrices, each once.
+fn shapes(artifact: &Artifact) -> Vec<(usize, usize)> {
+    let text = String::from_utf8_lossy(artifact.section(SectionKind::Ir).unwrap_or_default());
+    let Ok(module) = llamac_ir::parse::parse(&text) else { return vec![(2048, 2048)] };
+    let weights = module.funcs.iter().flat_map(|f| &f.weights);
+    let shapes: BTreeSet<(usize, usize)> = weights
+        .filter_map(|w| match w.ty.shape.as_slice() {
+            [n, k] => Some((n.value()?, k.value()?)),
+            _ => None,
+        })
+        .collect();
+    shapes.into_iter().collect()
+}
+
+impl Line {
+    fn bytes_per_second(&self) -> f64 {
+        self.measured.bytes as f64 / self.measured.seconds
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let read = self.bytes_per_second();
+        vec![
+            self.name.to_owned(),
+            self.shape.clone(),
+            self.from.to_owned(),
+            format!("{:.1}", self.measured.seconds * 1e6),
+            format!("{:.1}", read / 1e9),
+            format!("{:.0}", read / self.raw * 100.0),
+            format!("{:.1}", self.measured.macs as f64 / self.measured.seconds / 1e9),
+        ]
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "kernel": self.name, "shape": self.shape, "from": self.from, "seconds": self.measured.seconds,
+            "bytes_per_second": self.bytes_per_second(), "read_share": self.bytes_per_second() / self.raw,
+            "macs_per_second": self.measured.macs as f64 / self.measured.seconds,
+        })
+    }
+}

@@ -1,0 +1,146 @@
+//! `llamac bench`: speed of an artifact on this machine, beside what the machine can do at best. Measuring is in `model` and `kernels`.
+
+mod kernels;
+mod model;
+
+use super::args::ArtifactArgs;
+use super::output::table;
+use crate::diag::{Diag, Result};
+use llamac_runtime::artifact::{Artifact, OpenOptions};
+use llamac_runtime::step::{Engine, EngineOptions};
+use model::{Case, Figures};
+use serde_json::json;
+
+/// Measure prefill and decode, and the roofs of this machine beside them.
+///
+/// Memory speed changes from second to second on shared machines, so a raw read of memory stands between any two measurements, and the
+/// share of it is what can be compared. Printed are medians and the whole spread. GFLOP/s count matrix products only.
+#[derive(Debug, clap::Args)]
+pub(super) struct BenchArgs {
+    #[command(flatten)]
+    artifact: ArtifactArgs,
+    /// Prompt lengths to measure.
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "128,512,2048")]
+    prefill: Vec<usize>,
+    /// Tokens to decode in one measurement; 0: none.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    decode: usize,
+    /// Tokens in the cache before decoding. They are not computed: the time does not depend on what they say.
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "0,4096,32768")]
+    depth: Vec<usize>,
+    /// Sequences that decode side by side.
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,4,8")]
+    batch: Vec<usize>,
+    /// Measurements of each case.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    reps: u64,
+    /// Measure kernels alone instead: every row of the kernel table that this CPU can run, on the shapes of this model.
+    #[arg(long)]
+    kernels: bool,
+    /// Print as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn main(args: &BenchArgs) -> Result<()> {
+    let path = &args.artifact.artifact;
+    let artifact = Artifact::open(path, &OpenOptions::default()).map_err(|e| super::run::open_error(path, &e))?;
+    if args.kernels {
+        return kernels::main(&artifact, args.artifact.threads, args.json);
+    }
+    let options = EngineOptions { threads: args.artifact.threads, ..EngineOptions::default() };
+    let mut engine = Engine::new(&artifact, &options).map_err(|e| super::run::engine_error(path, &e))?;
+    let (cases, skipped) = cases(args, &engine);
+    skipped.iter().for_each(|why| eprintln!("{why}"));
+    if cases.is_empty() {
+        return Err(Diag::new("bench", "nothing is left to measure")
+            .place(path.display())
+            .help("ask for shorter prompts and depths, or compile with a larger --max-context and --max-batch"));
+    }
+    let roofs = model::Roofs::measure(&engine);
+    let measured: Vec<Figures> = cases
+        .iter()
+        .map(|case| model::measure(&mut engine, case, args.reps as usize))
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|e| super::run::engine_error(path, &e))?;
+    match args.json {
+        true => println!("{}", to_json(&artifact, &engine, &roofs, &measured)),
+        false => print!("{}", to_text(&artifact, &engine, &roofs, &measured)),
+    }
+    Ok(())
+}
+
+/// What can be measured within the limits of the artifact, and what cannot, and why.
+fn cases(args: &BenchArgs, engine: &Engine) -> (Vec<Case>, Vec<String>) {
+    let (context, slots) = (engine.kv().max_context(), engine.kv().slots());
+    let (mut cases, mut skipped) = (Vec::new(), Vec::new());
+    for &tokens in args.prefill.iter().filter(|n| **n > 0) {
+        match tokens <= context {
+            true => cases.push(Case::Prefill { tokens }),
+            false => skipped.push(format!("skipped prefill of {tokens}: the artifact's --max-context is {context}")),
+        }
+    }
+    for (&depth, &batch) in args.depth.iter().flat_map(|d| args.batch.iter().map(move |b| (d, b))).filter(|_| args.decode > 0) {
+        let name = format!("skipped decode at depth {depth}, batch {batch}");
+        if depth + args.decode > context {
+            skipped.push(format!("{name}: the artifact's --max-context is {context}"));
+        } else if !(1..=slots).contains(&batch) {
+            skipped.push(format!("{name}: the artifact's --max-batch is {slots}"));
+        } else {
+            cases.push(Case::Decode { depth, batch, steps: args.decode });
+        }
+    }
+    (cases, skipped)
+}
+
+fn to_text(artifact: &Artifact, engine: &Engine, roofs: &model::Roofs, measured: &[Figures]) -> String {
+    let meta = artifact.meta();
+    let mut text = format!(
+        "{}, {} weights, {} threads; this machine reads {:.1} GB/s and multiplies {:.0} GFLOP/s in {}\n\n",
+        meta.model.name,
+        meta.model.quant,
+        engine.threads(),
+        roofs.read / 1e9,
+        roofs.flops / 1e9,
+        roofs.arithmetic
+    );
+    let head = ["case", "tok/s", "from", "to", "ms/step", "GB/s", "% of read", "GFLOP/s", "% of peak"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for f in measured {
+        rows.push(vec![
+            f.name.clone(),
+            digits(f.rate.median),
+            digits(f.rate.least),
+            digits(f.rate.most),
+            format!("{:.3}", f.step_seconds * 1e3),
+            format!("{:.1}", f.bytes_per_second / 1e9),
+            format!("{:.0}", f.read_share * 100.0),
+            digits(f.flops / 1e9),
+            format!("{:.0}", f.flops / roofs.flops * 100.0),
+        ]);
+    }
+    text.push_str(&table(&rows));
+    text
+}
+
+fn to_json(artifact: &Artifact, engine: &Engine, roofs: &model::Roofs, measured: &[Figures]) -> serde_json::Value {
+    let cases: Vec<_> = measured
+        .iter()
+        .map(|f| {
+            json!({
+                "case": f.name, "tokens_per_second": { "median": f.rate.median, "min": f.rate.least, "max": f.rate.most },
+                "step_seconds": f.step_seconds, "bytes_per_second": f.bytes_per_second, "read_share": f.read_share, "flops": f.flops,
+                "peak_share": f.flops / roofs.flops,
+            })
+        })
+        .collect();
+    json!({
+        "model": artifact.meta().model.name, "quant": artifact.meta().model.quant, "threads": engine.threads(),
+        "roofs": { "read_bytes_per_second": roofs.read, "flops": roofs.flops, "arithmetic": roofs.arithmetic }, "cases": cases,
+    })
+}
+
+/// Three digits for small figures, whole numbers for large ones.
+fn digits(x: f64) -> String {
+    if x >= 99.95 { format!("{x:.0}") } else { format!("{x:.1}") }
+}

@@ -1,0 +1,193 @@
+//! Timing whole steps of an artifact, with a raw read of memory between any two measurements.
+
+use llamac_runtime::batch::{SeqInput, Want};
+use llamac_runtime::rng::Rng;
+use llamac_runtime::roof;
+use llamac_runtime::session::step_bytes;
+use llamac_runtime::step::{Engine, EngineError};
+use std::time::Instant;
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Case {
+    /// A prompt in one call, behind nothing.
+    Prefill { tokens: usize },
+    /// Steps of one token for each of `batch` sequences that have `depth` tokens.
+    Decode { depth: usize, batch: usize, steps: usize },
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Figures {
+    pub(super) name: String,
+    /// Tokens per second.
+    pub(super) rate: Spread,
+    /// Median time of one step (of the whole prompt for a prefill).
+    pub(super) step_seconds: f64,
+    /// Median of bytes that the steps must read, per second.
+    pub(super) bytes_per_second: f64,
+    /// Median of the same as a share of the raw read just before.
+    pub(super) read_share: f64,
+    /// Floating-point operations in matrix products, per second, median.
+    pub(super) flops: f64,
+}
+
+/// Median, least and most of a few measurements.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) least: f64,
+    pub(super) most: f64,
+}
+
+impl Spread {
+    fn of(mut x: Vec<f64>) -> Spread {
+        x.sort_by(f64::total_cmp);
+        let at = |i: usize| x.get(i).copied().unwrap_or(0.0);
+        let last = x.len().saturating_sub(1);
+        Spread { median: (at(last / 2) + at(last.div_ceil(2))) / 2.0, least: at(0), most: at(last) }
+    }
+}
+
+/// What the machine can do at best with as many threads.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Roofs {
+    /// Bytes read per second.
+    pub(super) read: f64,
+    /// Floating-point operations per second.
+    pub(super) flops: f64,
+    /// In which arithmetic.
+    pub(super) arithmetic: &'static str,
+}
+
+impl Roofs {
+    pub(super) fn measure(engine: &Engine) -> Roofs {
+        let bf16 = engine.artifact().meta().kernels.iter().any(|k| k.contains("avx512bf16"));
+        let kind = if bf16 { roof::Arithmetic::Bf16 } else { roof::Arithmetic::F32 };
+        let threads = engine.threads();
+        let arithmetic = if bf16 { "bf16" } else { "f32" };
+        Roofs { read: raw_read(threads), flops: 2.0 * roof::macs(kind, threads), arithmetic }
+    }
+}
+
+/// Bytes per second of a raw read, now.
+fn raw_read(threads: usize) -> f64 {
+    roof::read_gbs(threads, roof::READ_BYTES) * 1e9
+}
+
+/// Times a case `reps` times.
+pub(super) fn measure(engine: &mut Engine, case: &Case, reps: usize) -> Result<Figures, EngineError> {
+    let work = prepare(engine, case)?;
+    let mut seconds = Vec::with_capacity(reps);
+    let mut shares = Vec::with_capacity(reps);
+    // The first run meets cold caches and untouched memory: it does not count.
+    run(engine, case)?;
+    for _ in 0..reps {
+        let raw = raw_read(engine.threads());
+        let start = Instant::now();
+        run(engine, case)?;
+        let time = start.elapsed().as_secs_f64();
+        seconds.push(time);
+        shares.push(work.bytes / time / raw);
+    }
+    for slot in 0..engine.kv().slots() {
+        engine.truncate(slot, 0);
+    }
+    let median = Spread::of(seconds.clone()).median;
+    Ok(Figures {
+        name: case.to_string(),
+        rate: Spread::of(seconds.iter().map(|t| work.tokens / t).collect()),
+        step_seconds: median / work.steps,
+        bytes_per_second: work.bytes / median,
+        read_share: Spread::of(shares).median,
+        flops: 2.0 * work.macs / median,
+    })
+}
+
+/// What one run of a case does.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    tokens: f64,
+    steps: f64,
+    bytes: f64,
+    macs: f64,
+}
+
+/// Fills the cache to the depth; says what a run will do.
+fn prepare(engine: &mut Engine, case: &Case) -> Result<Work, EngineError> {
+    let plan = &engine.artifact().meta().plan;
+    // Of an artifact that does not say it, every token counts with its logits.
+    let (per_token, per_row) = match plan.token_macs {
+        0 => (plan.decode_macs as f64, 0.0),
+        some => (some as f64, plan.decode_macs.saturating_sub(some) as f64),
+    };
+    match *case {
+        Case::Prefill { tokens } => {
+            let calls = tokens.div_ceil(plan.max_step) as u64;
+            let work = Work {
+                tokens: tokens as f64,
+                steps: 1.0,
+                bytes: (calls * plan.decode_bytes) as f64,
+                macs: per_token * tokens as f64 + per_row,
+            };
+            Ok(work)
+        }
+        Case::Decode { depth, batch, steps } => {
+            let kv: u64 = (depth + 1..=depth + steps).map(|at| step_bytes(plan, at) - plan.decode_bytes).sum();
+            let work = Work {
+                tokens: (batch * steps) as f64,
+                steps: steps as f64,
+                bytes: (steps as u64 * plan.decode_bytes + batch as u64 * kv) as f64,
+                macs: (per_token + per_row) * (batch * steps) as f64,
+            };
+            for slot in 0..batch {
+                engine.append_constant(slot, depth)?;
+            }
+            Ok(work)
+        }
+    }
+}
+
+/// One measurement; leaves the cache as it was.
+fn run(engine: &mut Engine, case: &Case) -> Result<(), EngineError> {
+    let vocab = engine.artifact().meta().model.vocab as u64;
+    let mut rng = Rng::new(1);
+    let mut token = || (rng.next_u64() % vocab) as u32;
+    match *case {
+        Case::Prefill { tokens } => {
+            let prompt: Vec<u32> = (0..tokens).map(|_| token()).collect();
+            engine.step(&[SeqInput { slot: 0, tokens: &prompt, logits: Want::Last }])?;
+            engine.truncate(0, 0);
+        }
+        Case::Decode { depth, batch, steps } => {
+            for _ in 0..steps {
+                let tokens: Vec<[u32; 1]> = (0..batch).map(|_| [token()]).collect();
+                let input = |(slot, tokens)| SeqInput { slot, tokens, logits: Want::Last };
+                let inputs: Vec<SeqInput<'_>> = tokens.iter().map(|t| t.as_slice()).enumerate().map(input).collect();
+                engine.step(&inputs)?;
+            }
+            (0..batch).for_each(|slot| engine.truncate(slot, depth));
+        }
+    }
+    Ok(())
+}
+
+impl std::fmt::Display for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Case::Prefill { tokens } => write!(f, "prefill {tokens}"),
+            Case::Decode { depth, batch, .. } => write!(f, "decode at {depth}, batch {batch}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_middle_two() {
+        assert_eq!(Spread::of(vec![4.0, 1.0, 3.0, 2.0]), Spread { median: 2.5, least: 1.0, most: 4.0 });
+        assert_eq!(Spread::of(vec![7.0]).median, 7.0);
+    }
+}

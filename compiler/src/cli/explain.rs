@@ -1,0 +1,109 @@
+//! `llamac explain`: what the optimiser did and why, and what will be run.
+
+use super::args::BuildArgs;
+use crate::diag::{Diag, Result};
+use crate::{codegen, driver, frontend};
+use llamac_passes::registry::{self, PASSES};
+use llamac_passes::report::{FuncReport, Report};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Show what the optimiser did to a model: which rules fired, what fused, predicted cost before and after, and why a candidate lost.
+///
+/// A config.json is enough: no weight is read.
+#[derive(Debug, clap::Args)]
+pub(super) struct ExplainArgs {
+    /// Hugging Face directory, or a config.json alone.
+    #[arg(value_name = "MODEL", required_unless_present_any = ["passes", "pass"])]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    build: BuildArgs,
+    /// Only this function of the module.
+    #[arg(long, value_name = "NAME")]
+    func: Option<String>,
+    /// Print the module before and after the passes.
+    #[arg(long)]
+    ir: bool,
+    /// Print the step program: buffers, regions, barriers.
+    #[arg(long)]
+    step: bool,
+    /// Print the names, sizes and kernels of the machine code.
+    #[arg(long)]
+    code: bool,
+    /// List every pass.
+    #[arg(long)]
+    passes: bool,
+    /// Print what a pass does, with an example before and after.
+    #[arg(long, value_name = "NAME")]
+    pass: Option<String>,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn main(args: &ExplainArgs) -> Result<()> {
+    if args.passes {
+        list_passes();
+        return Ok(());
+    }
+    if let Some(name) = &args.pass {
+        let pass = registry::pass(name).ok_or_else(|| {
+            Diag::new("pass", "there is no such pass").found(name).help(format!("did you mean `{}`? `llamac explain --passes` lists them", registry::nearest(name)))
+        })?;
+        println!("{}", pass.doc());
+        return Ok(());
+    }
+    let Some(path) = &args.model else { return Ok(()) };
+    let model = frontend::load_config(path)?;
+    let planned = driver::plan(&model, &args.build.options())?;
+    planned.warnings.iter().for_each(|w| eprintln!("{w}"));
+    let report = chosen(&planned.report, args.func.as_deref())?;
+    if args.json {
+        println!("{}", json!({ "model": model.name, "target": planned.target.name, "functions": report.iter().map(|f| as_json(f)).collect::<Vec<_>>() }));
+        return Ok(());
+    }
+    println!("{} for {}: predicted times are rooflines of one call; a barrier stands before each region\n", model.name, planned.target.name);
+    report.iter().for_each(|f| print!("{f}"));
+    if args.ir {
+        println!("\n// before\n{}\n// after\n{}", planned.imported, planned.module);
+    }
+    if args.step {
+        println!("\n{}", planned.program);
+    }
+    if args.code {
+        let code = codegen::compile(&planned.program, &planned.target).map_err(|e| Diag::new("internal", "no code could be made").found(e))?;
+        println!("\n{} bytes of code; kernels: {}", code.blob.len(), code.kernels.join(", "));
+        code.symbols.iter().for_each(|s| println!("  {:>7} {:>6}  {}", s.offset, s.bytes, s.name));
+    }
+    Ok(())
+}
+
+fn list_passes() {
+    for pass in PASSES {
+        let doc = pass.doc();
+        let first = doc.split(['.', '\n']).next().unwrap_or_default();
+        println!("{:<24} {:<13} {first}", pass.name, format!("{:?}", pass.exactness).to_lowercase());
+    }
+}
+
+fn chosen<'r>(report: &'r Report, func: Option<&str>) -> Result<Vec<&'r FuncReport>> {
+    let found: Vec<&FuncReport> = report.funcs.iter().filter(|f| func.is_none_or(|name| name.trim_start_matches('@') == f.name)).collect();
+    if found.is_empty() {
+        let names: Vec<&str> = report.funcs.iter().map(|f| f.name.as_str()).collect();
+        return Err(Diag::new("option", "there is no such function").found(func.unwrap_or_default()).expected(names.join(", ")).help("name one with --func"));
+    }
+    Ok(found)
+}
+
+fn as_json(f: &FuncReport) -> serde_json::Value {
+    let cost = |c: &llamac_passes::report::Cost| json!({ "decode_ns": c.decode_ns, "prefill_ns": c.prefill_ns, "regions": c.regions });
+    json!({
+        "name": f.name,
+        "before": f.before.as_ref().map(cost),
+        "after": cost(&f.after),
+        "saturation": f.saturation.as_ref().map(|s| json!({ "iterations": s.iterations, "nodes": s.nodes, "classes": s.classes, "saturated": s.saturated })),
+        "fired": f.fired,
+        "gains_ns": f.gains,
+        "lost": f.lost.iter().map(|l| json!({ "rule": l.rule, "reason": l.reason, "extra_ns": l.extra_ns })).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,99 @@
+//! `llamac opt`: passes on IR text.
+
+use crate::diag::{Diag, Result};
+use llamac_ir::module::Module;
+use llamac_ir::parse::parse;
+use llamac_ir::verify::{listed, verify};
+use llamac_passes::pipeline::{self, Options, PipelineError, Precision};
+use llamac_passes::registry::{self, PASSES};
+use std::io::Read;
+use std::path::PathBuf;
+
+/// Run passes on a module in IR text (`.lir`) and print the result.
+///
+/// Without --passes the whole pipeline runs. `llamac explain MODEL --ir` prints a module to start from, `llamac explain --passes` lists the
+/// passes. To find a guilty rule, bisect with --fuel: it allows the first N rule applications only.
+#[derive(Debug, clap::Args)]
+pub(super) struct OptArgs {
+    /// IR text; `-` reads standard input.
+    #[arg(value_name = "FILE.lir")]
+    file: PathBuf,
+    /// Passes to run, in this order.
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    passes: Option<Vec<String>>,
+    /// Also print the module after these passes; `all`: after each.
+    #[arg(long, value_name = "PASS", value_delimiter = ',')]
+    print_after: Vec<String>,
+    /// Allow only the first N applications of rules.
+    #[arg(long, value_name = "N")]
+    fuel: Option<usize>,
+    /// What `choose-precision` chooses.
+    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = ["f32", "bf16"])]
+    quant: String,
+    /// Only check the module: parse, verify, print.
+    #[arg(long, conflicts_with_all = ["passes", "fuel"])]
+    verify: bool,
+    /// Print what fired to standard error.
+    #[arg(long)]
+    report: bool,
+}
+
+pub(super) fn main(args: &OptArgs) -> Result<()> {
+    let mut module = read(args)?;
+    if args.verify {
+        print!("{module}");
+        return Ok(());
+    }
+    for name in args.print_after.iter().filter(|n| n.as_str() != "all") {
+        if registry::pass(name).is_none() && name != "rewrite" {
+            return Err(bad_pass(&PipelineError::Unknown(name.clone())));
+        }
+    }
+    let precision = if args.quant == "bf16" { Precision::Bf16 } else { Precision::F32 };
+    let options = Options { precision, fuel: args.fuel, ..Options::default() };
+    let mut observe = |pass: &str, module: &Module| {
+        if args.print_after.iter().any(|n| n == pass || n == "all") {
+            println!("// after {pass}\n{module}");
+        }
+    };
+    let done = match &args.passes {
+        Some(names) => pipeline::run_named(&mut module, &names.iter().map(String::as_str).collect::<Vec<_>>(), &options, &mut observe),
+        None => pipeline::run_observed(&mut module, &options, &mut observe),
+    };
+    let report = done.map_err(|e| bad_pass(&e))?;
+    print!("{module}");
+    if args.report {
+        eprint!("{report}");
+    }
+    Ok(())
+}
+
+fn read(args: &OptArgs) -> Result<Module> {
+    let place = args.file.display();
+    let mut text = String::new();
+    let done = match args.file.to_str() {
+        Some("-") => std::io::stdin().read_to_string(&mut text),
+        _ => std::fs::File::open(&args.file).and_then(|mut f| f.read_to_string(&mut text)),
+    };
+    done.map_err(|e| Diag::io("cannot read the module", place, &e).help("give a file of IR text, or - for standard input"))?;
+    let module = parse(&text).map_err(|e| {
+        let diag = Diag::new("ir", e.message.clone()).place(format_args!("{}:{}:{}", args.file.display(), e.line, e.column));
+        let diag = if e.expected.is_empty() { diag } else { diag.expected(&e.expected) };
+        diag.help("`llamac explain MODEL --ir` prints a module in the right form")
+    })?;
+    verify(&module, module.stage).map_err(|errors| {
+        Diag::new("ir", format!("the module has {} errors", errors.len())).place(args.file.display()).found(listed(&errors)).help("mend them and run again")
+    })?;
+    Ok(module)
+}
+
+fn bad_pass(error: &PipelineError) -> Diag {
+    let names: Vec<&str> = PASSES.iter().map(|p| p.name).collect();
+    match error {
+        PipelineError::Unknown(name) => Diag::new("pass", "there is no such pass")
+            .found(name)
+            .expected(names.join(", "))
+            .help(format!("did you mean `{}`?", registry::nearest(name))),
+        other => Diag::new("internal", "a pass failed; this is a bug of llamac").found(other).help("bisect it with --fuel and report the module"),
+    }
+}

@@ -1,0 +1,119 @@
+//! Dot regions: each thread takes a contiguous range of weight blocks, goes through it panel by panel and through the rows tile by
+//! tile, lets a kernel fill a tile in its scratch and does the segment's work on it while it is in the L1 cache.
+
+use std::mem::offset_of;
+
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, Value};
+
+use llamac_runtime::abi::{DotArgs, ROWS, SCRATCH_BYTES};
+
+use super::CodegenError;
+use super::frame::Emit;
+use crate::lower::program::{Segment, View, WeightForm};
+
+/// Weight blocks per panel when there is one row: long sequential reads, and a result tile of 4 KB.
+const DECODE_BLOCKS: u64 = 64;
+
+/// How rows and blocks are tiled; values, because the number of rows is known only at run time.
+struct Tiling {
+    kernel: Value,
+    /// Rows of a tile.
+    rows: Value,
+    /// Blocks of a panel, a multiple of the lanes.
+    panel: Value,
+    /// Blocks of one kernel call.
+    call: Value,
+}
+
+pub(super) fn dot(e: &mut Emit<'_, '_>, weight: usize, x: View, segments: &[Segment]) -> Result<(), CodegenError> {
+    let WeightForm::Matrix { format, rows, cols, n, k } = e.weight(weight).form else {
+        return Err(CodegenError::Unresolved { function: e.weight(weight).weight.name.clone(), what: "a dot with a vector".to_owned() });
+    };
+    let lanes = segments.first().map_or(1, |s| s.lanes) as u64;
+    let k = cols.padded(k);
+    let block_bytes = format.block_bytes(k) as u64;
+    let total = (rows.padded(n) / ROWS) as u64;
+    let n_rows = e.n_rows();
+    let tiling = tiling(e, format.name, lanes, n_rows)?;
+
+    let w = e.weight_address(weight);
+    let zero = e.int(0);
+    let x_rows = e.row(x.buffer, zero);
+    let x_rows = e.add_int(x_rows, (x.col * e.buffer(x.buffer).elem.bytes()) as u64);
+    let x_stride = e.buffer(x.buffer).stride();
+    let tile = e.scratch();
+    let tile_stride = e.mul_int(tiling.panel, (ROWS * 4) as u64);
+    let args = e.arguments(size_of::<DotArgs>());
+    let (stride, length) = (e.int(x_stride), e.int(k as u64));
+    e.store(stride, args, offset_of!(DotArgs, x_stride));
+    e.store(length, args, offset_of!(DotArgs, k));
+    e.store(tile_stride, args, offset_of!(DotArgs, out_stride));
+
+    let units = e.int(total / lanes);
+    let (low, high) = e.split(units);
+    let (low, high) = (e.mul_int(low, lanes), e.mul_int(high, lanes));
+    for segment in segments {
+        let (first, end) = (e.int(segment.first as u64), e.int((segment.first + segment.blocks * segment.lanes) as u64));
+        let (low, high) = (e.max(low, first), e.min(high, end));
+        e.for_each(low, high, tiling.panel, |e, panel| {
+            let left = e.b.ins().isub(high, panel);
+            let width = e.min(tiling.panel, left);
+            let w_panel = e.element(w, panel, block_bytes);
+            let inside = e.b.ins().isub(panel, first);
+            let (block0, _) = e.div_rem_int(inside, lanes);
+            let (zero, one) = (e.int(0), e.int(1));
+            e.for_each(zero, n_rows, tiling.rows, |e, row| {
+                let left = e.b.ins().isub(n_rows, row);
+                let m = e.min(tiling.rows, left);
+                let x_tile = e.element(x_rows, row, x_stride);
+                e.store(m, args, offset_of!(DotArgs, m));
+                e.store(x_tile, args, offset_of!(DotArgs, x));
+                e.each_by(zero, width, tiling.call, |e, at| {
+                    let left = e.b.ins().isub(width, at);
+                    let blocks = e.min(tiling.call, left);
+                    let w_call = e.element(w_panel, at, block_bytes);
+                    let out = e.element(tile, at, (ROWS * 4) as u64);
+                    e.store(w_call, args, offset_of!(DotArgs, w));
+                    e.store(blocks, args, offset_of!(DotArgs, blocks));
+                    e.store(out, args, offset_of!(DotArgs, out));
+                    e.call_kernel(tiling.kernel, args);
+                });
+                let (result_blocks, _) = e.div_rem_int(width, lanes);
+                e.for_each(zero, m, one, |e, t| {
+                    let line = e.b.ins().imul(t, tile_stride);
+                    let line = e.add(tile, line);
+                    let at = e.add(row, t);
+                    let addresses = e.segment_row(segment, at);
+                    e.each(zero, result_blocks, |e, b| {
+                        let block = e.add(block0, b);
+                        let acc = e.element(line, b, lanes * (ROWS * 4) as u64);
+                        e.segment_block(segment, &addresses, block, Some(acc));
+                    });
+                    Ok(())
+                })
+            })
+        })?;
+    }
+    Ok(())
+}
+
+/// One row takes the kernel for one row and long panels; more rows take tiles. Both give the same bits per element.
+fn tiling(e: &mut Emit<'_, '_>, format: &str, lanes: u64, n_rows: Value) -> Result<Tiling, CodegenError> {
+    let picked = e.kernels.dot(format)?;
+    let (one, many) = (picked.one, picked.many);
+    let tile_panel = many.blocks.next_multiple_of(lanes);
+    let decode_call = one.blocks.min(DECODE_BLOCKS);
+    debug_assert!(many.m * tile_panel * ROWS as u64 * 4 <= SCRATCH_BYTES as u64);
+    let single = e.b.ins().icmp_imm_u(IntCC::Equal, n_rows, 1);
+    let choose = |e: &mut Emit<'_, '_>, a: u64, b: u64| {
+        let (a, b) = (e.int(a), e.int(b));
+        e.b.ins().select(single, a, b)
+    };
+    let rows = choose(e, 1, many.m);
+    let panel = choose(e, DECODE_BLOCKS.next_multiple_of(lanes), tile_panel);
+    let call = choose(e, decode_call, many.blocks);
+    let (a, b) = (e.kernel(one.slot), e.kernel(many.slot));
+    let kernel = e.b.ins().select(single, a, b);
+    Ok(Tiling { kernel, rows, panel, call })
+}

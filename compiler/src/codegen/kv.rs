@@ -1,0 +1,107 @@
+//! Writing K and V of a row into the page of its position (`runtime::format::KvFormat` has the layout).
+
+use std::mem::offset_of;
+
+use cranelift_codegen::ir::types::{I32X4, I64};
+use cranelift_codegen::ir::{InstBuilder, Value};
+
+use llamac_runtime::abi::{KvGroup, PAGE_TOKENS, ROWS, RowSet};
+
+use super::frame::Emit;
+use super::math::Block;
+use crate::lower::program::{Cache, Elem, Sink};
+use crate::lower::kv_format;
+
+/// Where the elements of one row go: computed once per row.
+#[derive(Clone, Copy)]
+pub(super) struct CacheRow {
+    /// Address of element 0 of head 0.
+    base: Value,
+    is_k: bool,
+    cache: Cache,
+}
+
+impl Emit<'_, '_> {
+    /// Place of row `row` in the cache, for a K or V sink.
+    pub(super) fn cache_row(&mut self, sink: Sink, row: Value) -> Option<CacheRow> {
+        let (cache, is_k) = match sink {
+            Sink::CacheK(cache) => (cache, true),
+            Sink::CacheV(cache) => (cache, false),
+            Sink::Store(_) => return None,
+        };
+        let (set, group) = (self.set, self.kv_group());
+        let format = kv_format(cache.elem);
+        let (pair, d) = (format.pair() as u64, cache.head_dim as u64);
+        let pool = self.kv_field(offset_of!(KvGroup, base));
+        let pages = self.row_set(set, offset_of!(RowSet, page) + 8 * group);
+        let page = self.element(pages, row, 8);
+        let page = self.load(I64, page, 0);
+        let positions = self.row_set(set, offset_of!(RowSet, pos));
+        let position = self.element(positions, row, 4);
+        let position = self.load_u32(position, 0);
+        let token = self.b.ins().band_imm_u(position, PAGE_TOKENS as i64 - 1);
+        let kv = self.kv;
+        let base = self.add(pool, page);
+        let base = self.add(base, kv);
+        let base = if is_k {
+            let (tile, lane) = self.div_rem_int(token, ROWS as u64);
+            let base = self.element(base, tile, d / pair * ROWS as u64 * 4);
+            self.element(base, lane, 4)
+        } else {
+            let (line, half) = self.div_rem_int(token, pair);
+            let base = self.add_int(base, (cache.heads * format.head_bytes(cache.head_dim)) as u64);
+            let base = self.element(base, line, d * 4);
+            self.element(base, half, cache.elem.bytes() as u64)
+        };
+        Some(CacheRow { base, is_k, cache })
+    }
+
+    /// Writes sixteen columns, number `block` of the row.
+    pub(super) fn cache_store(&mut self, x: Block, at: CacheRow, block: Value) {
+        let cache = at.cache;
+        let head_bytes = kv_format(cache.elem).head_bytes(cache.head_dim) as u64;
+        let (head, part) = self.div_rem_int(block, (cache.head_dim / 16) as u64);
+        let base = self.element(at.base, head, head_bytes);
+        let line = (ROWS * 4) as u64;
+        match (cache.elem, at.is_k) {
+            // Columns are a line apart.
+            (Elem::F32, true) => {
+                let base = self.element(base, part, 16 * line);
+                for (i, x) in x.into_iter().enumerate() {
+                    for lane in 0..4u8 {
+                        let x = self.b.ins().extractlane(x, lane);
+                        self.store(x, base, (i * 4 + usize::from(lane)) * line as usize);
+                    }
+                }
+            }
+            (Elem::F32, false) => {
+                let base = self.element(base, part, 64);
+                self.store_block(x, base, false);
+            }
+            // Pairs of columns are a line apart.
+            (Elem::Bf16, true) => {
+                let base = self.element(base, part, 8 * line);
+                let halves = self.to_bf16(x);
+                for (i, eight) in halves.into_iter().enumerate() {
+                    let pairs = self.cast(I32X4, eight);
+                    for lane in 0..4u8 {
+                        let pair = self.b.ins().extractlane(pairs, lane);
+                        self.store(pair, base, (i * 4 + usize::from(lane)) * line as usize);
+                    }
+                }
+            }
+            // Columns are 4 bytes apart, the other token of the pair between them.
+            (Elem::Bf16, false) => {
+                let base = self.element(base, part, 64);
+                let halves = self.to_bf16(x);
+                for (i, eight) in halves.into_iter().enumerate() {
+                    for lane in 0..8u8 {
+                        let x = self.b.ins().extractlane(eight, lane);
+                        self.store(x, base, (i * 8 + usize::from(lane)) * 4);
+                    }
+                }
+            }
+        }
+    }
+}
+

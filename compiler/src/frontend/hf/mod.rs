@@ -1,0 +1,9 @@
+//! Hugging Face model folders: `config.json` and `generation_config.json` as checked data, the tensors that a config implies, and the
+//! module that both make. Weights are in `frontend::safetensors`, the tokenizer in `frontend::tokenizer`.
+
+pub mod build;
+pub mod config;
+pub mod generation;
+mod keys;
+pub mod rope;
+pub mod tensors;

@@ -1,0 +1,8 @@
+//! Front ends: from files of a checkpoint to a module of the IR, and nothing after that.
+
+pub mod hf;
+mod model;
+pub mod safetensors;
+pub mod tokenizer;
+
+pub use model::{Model, load, load_config};

@@ -1,0 +1,631 @@
+//! Walks the functions of a module: `main` is cut into parts at its `layers` ops, each kind of layer becomes one function.
+//! Here are parameters, calls and every op but the dots (`dot`).
+
+use std::collections::HashSet;
+
+use llamac_ir::module::{Func, Inst, Module, Operand, ValueId, WeightId};
+use llamac_ir::op::OpKind;
+use llamac_runtime::abi::ScheduleEntry;
+use llamac_runtime::artifact::meta::KvMeta;
+use llamac_runtime::format::KvFormat;
+
+use super::layout::{Layout, layouts, pad, results, width};
+use super::program::*;
+use super::{LowerError, coalesce, weights};
+
+/// Where a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loc {
+    /// Numbers of the rows of a set that the runtime provides.
+    Index(Index, usize),
+    /// Columns of a buffer.
+    View(View),
+}
+
+/// What the runtime provides for each row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Index {
+    Ids,
+    Pos,
+    Seq,
+    Want,
+}
+
+/// The program while it grows.
+pub(super) struct Builder<'m> {
+    module: &'m Module,
+    pub(super) program: Program,
+    /// Symbols of the row sets.
+    symbols: [String; 2],
+    /// Layer functions lowered so far, with what their parameters were bound to.
+    instances: Vec<(String, Vec<Loc>, usize, Loc)>,
+    /// Buffer names in use.
+    names: HashSet<String>,
+    /// Cache and chunk of each compiled function.
+    caches: Vec<Option<(Cache, usize)>>,
+}
+
+/// Lowers a whole module, all but offsets and barriers.
+pub(super) fn lower_module(module: &Module, limits: &Limits) -> Result<Program, LowerError> {
+    let main = module.func("main").ok_or_else(|| LowerError::at("main", "the module has no such function"))?;
+    let [ids, pos, seq, want] = main.params[..] else {
+        return Err(LowerError::at("main", format!("found {} parameters, expected ids, pos, seq, want", main.params.len())));
+    };
+    let symbol = |v: ValueId| -> Result<String, LowerError> {
+        let ty = &main.values[v.0 as usize].ty;
+        match ty.shape.first().map(|d| (d.constant, &d.terms[..])) {
+            Some((0, [(name, 1)])) => Ok(name.clone()),
+            _ => Err(LowerError::new(main, v, format_args!("is {ty}, but must have one symbolic dimension"))),
+        }
+    };
+    let program = Program {
+        name: module.name.clone(),
+        limits: *limits,
+        buffers: Vec::new(),
+        areas: Vec::new(),
+        functions: Vec::new(),
+        steps: Vec::new(),
+        schedule: Vec::new(),
+        layers: Vec::new(),
+        kv: Vec::new(),
+        logits: BufferId(0),
+        arena_bytes: 0,
+        weight_bytes: 0,
+    };
+    let symbols = [symbol(ids)?, symbol(want)?];
+    let mut b = Builder { module, program, symbols, instances: Vec::new(), names: HashSet::new(), caches: Vec::new() };
+    let args = [(ids, Index::Ids, 0), (pos, Index::Pos, 0), (seq, Index::Seq, 0), (want, Index::Want, 1)];
+    let args: Vec<Loc> = args.iter().map(|(_, what, set)| Loc::Index(*what, *set)).collect();
+    b.program.areas.push(Area { name: "main".to_owned(), weights: Vec::new(), bytes: 0 });
+    let mut f = FuncLower::new(&mut b, main, 0, &args)?;
+    f.walk()?;
+    let logits = f.main_result()?;
+    f.flush();
+    b.program.logits = logits;
+    b.program.buffers[logits.0 as usize].role = Role::Logits;
+    b.place_caches()?;
+    Ok(b.program)
+}
+
+impl<'m> Builder<'m> {
+    pub(super) fn buffer(&mut self, name: &str, rows: usize, width: usize, layout: Layout, elem: Elem, role: Role) -> BufferId {
+        let mut unique = name.to_owned();
+        let mut n = 2;
+        while !self.names.insert(unique.clone()) {
+            unique = format!("{name}.{n}");
+            n += 1;
+        }
+        self.program.buffers.push(Buffer { name: unique, rows, width, layout, elem, role, offset: 0 });
+        BufferId(self.program.buffers.len() as u32 - 1)
+    }
+
+    /// The compiled function for a layer function whose parameters are bound like this, and where its result is.
+    fn instance(&mut self, name: &str, args: &[Loc]) -> Result<(usize, Loc), LowerError> {
+        if let Some((_, _, function, result)) = self.instances.iter().find(|i| i.0 == name && i.1 == args) {
+            return Ok((*function, *result));
+        }
+        let func = self.module.func(name).ok_or_else(|| LowerError::at("main", format_args!("there is no @{name} to call")))?;
+        // A second instance of a function reads the same kind of area.
+        let area = self.program.areas.iter().position(|a| a.name == name).unwrap_or_else(|| {
+            self.program.areas.push(Area { name: name.to_owned(), weights: Vec::new(), bytes: 0 });
+            self.program.areas.len() - 1
+        });
+        let mut f = FuncLower::new(self, func, area, args)?;
+        f.walk()?;
+        let (result, cache) = f.layer_result(args)?;
+        let regions = std::mem::take(&mut f.regions);
+        let copies = self.program.functions.iter().filter(|f| f.name.split('.').next() == Some(name)).count();
+        let name_here = if copies == 0 { name.to_owned() } else { format!("{name}.{}", copies + 1) };
+        self.program.functions.push(Function { name: name_here, area, kv_group: 0, regions });
+        let function = self.program.functions.len() - 1;
+        self.caches.resize(function + 1, None);
+        self.caches[function] = cache;
+        self.instances.push((name.to_owned(), args.to_vec(), function, result));
+        Ok((function, result))
+    }
+
+    /// Groups the caches of all calls and gives every call its place in a page.
+    fn place_caches(&mut self) -> Result<(), LowerError> {
+        self.caches.resize(self.program.functions.len(), None);
+        // Full attention is group 0, chunked layers are group 1; with one kind only there is one group.
+        let used: Vec<(Cache, usize)> = self.program.schedule.iter().filter_map(|e| self.caches[e.function as usize]).collect();
+        let mut chunks: Vec<usize> = used.iter().map(|u| u.1).collect();
+        chunks.sort_unstable();
+        chunks.dedup();
+        if chunks.len() > llamac_runtime::abi::KV_GROUPS {
+            return Err(LowerError::at("main", format!("layers have {} different attention chunks, at most 2 can be", chunks.len())));
+        }
+        for &chunk in &chunks {
+            let mut caches = used.iter().filter(|u| u.1 == chunk).map(|u| u.0);
+            let Some(cache) = caches.next() else { continue };
+            if caches.any(|c| c != cache) {
+                return Err(LowerError::at("main", "layers of one group have different KV heads, head sizes or formats"));
+            }
+            let (heads, head_dim, format) = (cache.heads, cache.head_dim, kv_format(cache.elem));
+            let name = format.name().to_owned();
+            self.program.kv.push(KvMeta { layers: 0, format: name, kv_heads: heads, head_dim, page_bytes: 0, chunk });
+        }
+        for (i, cache) in self.caches.iter().enumerate() {
+            if let Some((_, chunk)) = cache {
+                self.program.functions[i].kv_group = chunks.iter().position(|c| c == chunk).unwrap_or(0);
+            }
+        }
+        for entry in &mut self.program.schedule {
+            if let Some((cache, _)) = self.caches[entry.function as usize] {
+                let group = &mut self.program.kv[self.program.functions[entry.function as usize].kv_group];
+                entry.kv = group.page_bytes;
+                group.layers += 1;
+                group.page_bytes += kv_format(cache.elem).layer_bytes(cache.heads, cache.head_dim) as u64;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The page format of a cache element.
+pub(crate) fn kv_format(elem: Elem) -> KvFormat {
+    match elem {
+        Elem::F32 => KvFormat::F32,
+        Elem::Bf16 => KvFormat::Bf16,
+    }
+}
+
+/// Lowers one function.
+pub(super) struct FuncLower<'a, 'm> {
+    pub(super) b: &'a mut Builder<'m>,
+    pub(super) func: &'m Func,
+    pub(super) area: usize,
+    pub(super) layouts: Vec<Layout>,
+    /// For each value, the instructions and operand numbers that read it.
+    pub(super) uses: Vec<Vec<(usize, usize)>>,
+    pub(super) is_result: Vec<bool>,
+    locs: Vec<Option<Loc>>,
+    /// For each instruction, whether a region before it has done it, operand by operand for cache writes.
+    pub(super) done: Vec<[bool; 2]>,
+    pub(super) regions: Vec<Region>,
+    /// Normed or rounded copies of values, to make each only once.
+    pub(super) copies: Vec<(CopyKey, BufferId)>,
+    /// Buffers of the region that is being formed: nothing in it may read them.
+    pub(super) pending: Vec<BufferId>,
+    cache: Option<(Cache, usize)>,
+}
+
+/// What a copy of a value is: of which value, with which norm, stored how.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct CopyKey {
+    pub(super) value: ValueId,
+    pub(super) norm: Option<(Option<WeightId>, u64)>,
+    pub(super) elem: Elem,
+    pub(super) round: bool,
+}
+
+impl<'a, 'm> FuncLower<'a, 'm> {
+    fn new(b: &'a mut Builder<'m>, func: &'m Func, area: usize, args: &[Loc]) -> Result<FuncLower<'a, 'm>, LowerError> {
+        if func.params.len() != args.len() {
+            let (found, expected) = (args.len(), func.params.len());
+            return Err(LowerError::at(&func.name, format!("called with {found} operands, it has {expected} parameters")));
+        }
+        let mut uses = vec![Vec::new(); func.values.len()];
+        for (i, inst) in func.body.iter().enumerate() {
+            for (o, operand) in inst.operands.iter().enumerate() {
+                if let Operand::Value(v) = operand {
+                    uses[v.0 as usize].push((i, o));
+                }
+            }
+        }
+        let mut is_result = vec![false; func.values.len()];
+        results(func).for_each(|v| is_result[v.0 as usize] = true);
+        let mut locs = vec![None; func.values.len()];
+        for (p, a) in func.params.iter().zip(args) {
+            locs[p.0 as usize] = Some(*a);
+        }
+        let (layouts, done) = (layouts(func)?, vec![[false; 2]; func.body.len()]);
+        Ok(FuncLower { b, func, area, layouts, uses, is_result, locs, done, regions: Vec::new(), copies: Vec::new(), pending: Vec::new(), cache: None })
+    }
+
+    fn walk(&mut self) -> Result<(), LowerError> {
+        for at in 0..self.func.body.len() {
+            self.inst(at)?;
+        }
+        Ok(())
+    }
+
+    fn inst(&mut self, at: usize) -> Result<(), LowerError> {
+        let inst = &self.func.body[at];
+        match inst.op {
+            OpKind::KvWrite | OpKind::RopeKvWrite => return self.kv_write(at),
+            _ if self.done[at][0] => return Ok(()),
+            OpKind::Linear
+            | OpKind::LinearAdd
+            | OpKind::NormLinear
+            | OpKind::UnitLinear
+            | OpKind::NormLinearSwiGlu
+            | OpKind::UnitLinearSwiGlu => return self.dot(at),
+            OpKind::Layers => return self.layers(inst),
+            OpKind::Attention => return self.attention(inst),
+            OpKind::GatherRows => return self.gather_rows(inst),
+            _ => {}
+        }
+        let result = inst.results[0];
+        match inst.op {
+            OpKind::Embed => {
+                self.expect_index(inst.operands[0], Index::Ids, 0)?;
+                let w = self.weight_operand(inst, 1)?;
+                let table = weights::table(self, w)?;
+                let out = self.result_buffer(result, Elem::F32)?;
+                self.region(result, Body::Gather { table, out })
+            }
+            OpKind::RopeAngles => {
+                let set = self.rows(result)?;
+                self.expect_index(inst.operands[0], Index::Pos, set)?;
+                let w = self.weight_operand(inst, 1)?;
+                let inv_freq = weights::vector(self, w, RowOrder::Plain(Layout::Plain))?;
+                let out = self.result_buffer(result, Elem::F32)?;
+                self.region(result, Body::RopeAngles { inv_freq, out })
+            }
+            OpKind::RmsNorm | OpKind::RmsUnit => {
+                let x = self.value_operand(inst, 0)?;
+                let gamma = if inst.op == OpKind::RmsNorm { Some(self.weight_operand(inst, 1)?) } else { None };
+                let group = if inst.op == OpKind::RmsUnit { inst.int("group") } else { 0 };
+                let elem = self.store_elem(result);
+                let out = self.result_buffer(result, elem)?;
+                let body = self.norm_body(x, gamma, inst.float("eps"), group, out)?;
+                self.region(result, body)
+            }
+            OpKind::Rope if inst.word("layout") == "half" => {
+                let (x, angles) = (self.view_operand(inst, 0)?, self.view_operand(inst, 1)?);
+                let head_dim = inst.int("head_dim");
+                let heads = self.width(result)? / head_dim;
+                let out = self.result_buffer(result, Elem::F32)?;
+                self.region(result, Body::RopeHalf { x, angles, heads, head_dim, out })
+            }
+            OpKind::SliceCols => self.slice(inst),
+            OpKind::Rope | OpKind::Silu | OpKind::Add | OpKind::Mul | OpKind::SwiGlu => {
+                let expr = self.elementwise(inst, None)?;
+                let blocks = self.layout(result).padded(self.width(result)?) / 16;
+                let segment = self.segment(at, result, expr, 0, blocks, 1)?;
+                self.region(result, Body::Map { segments: vec![segment] })
+            }
+            other => Err(LowerError::new(self.func, result, format_args!("is made by `{}`, which has no lowering", other.name()))),
+        }
+    }
+
+    /// The expression of an elementwise instruction; `chain` stands for the value that it continues.
+    pub(super) fn elementwise(&mut self, inst: &Inst, chain: Option<(ValueId, Expr)>) -> Result<Expr, LowerError> {
+        let layout = self.layout(inst.results[0]);
+        let mut chain = chain;
+        let mut operand = |this: &mut Self, i: usize| -> Result<Box<Expr>, LowerError> {
+            match inst.operands[i] {
+                Operand::Weight(w) => {
+                    let weight = weights::vector(this, w, RowOrder::Plain(layout))?;
+                    Ok(Box::new(Expr::Vector { weight, start: 0, stride: 16 }))
+                }
+                Operand::Value(v) => match chain.take_if(|c| c.0 == v) {
+                    Some((_, expr)) => Ok(Box::new(expr)),
+                    None => Ok(Box::new(Expr::Load(this.view(v)?))),
+                },
+            }
+        };
+        Ok(match inst.op {
+            OpKind::Add => Expr::Add(operand(self, 0)?, operand(self, 1)?),
+            OpKind::Mul => Expr::Mul(operand(self, 0)?, operand(self, 1)?),
+            OpKind::Silu => Expr::Silu(operand(self, 0)?),
+            OpKind::SwiGlu => Expr::Mul(Box::new(Expr::Silu(operand(self, 0)?)), operand(self, 1)?),
+            _ => Expr::Rope { x: operand(self, 0)?, angles: self.view_operand(inst, 1)?, head_dim: pad(inst.int("head_dim")) },
+        })
+    }
+
+    fn slice(&mut self, inst: &Inst) -> Result<(), LowerError> {
+        let result = inst.results[0];
+        let (of, view) = (self.value_operand(inst, 0)?, self.view_operand(inst, 0)?);
+        let (start, len, layout) = (inst.int("start"), inst.int("len"), self.layout(result));
+        self.check_heads(result, start, len)?;
+        let from = View { buffer: view.buffer, col: view.col + layout.col(start) };
+        let padding_is_zero = layout != Layout::Plain || len % 16 == 0 || start + len == self.width(of)?;
+        if padding_is_zero && from.col.is_multiple_of(16) && !self.is_result[result.0 as usize] {
+            self.locs[result.0 as usize] = Some(Loc::View(from));
+            return Ok(());
+        }
+        let expr = Expr::Keep { x: Box::new(Expr::Load(from)), width: len };
+        let expr = if padding_is_zero { Expr::Load(from) } else { expr };
+        let out = self.result_buffer(result, Elem::F32)?;
+        let segment = Segment { first: 0, blocks: layout.padded(len) / 16, lanes: 1, expr, sink: Sink::Store(out) };
+        self.region(result, Body::Map { segments: vec![segment] })
+    }
+
+    pub(super) fn check_heads(&self, value: ValueId, start: usize, len: usize) -> Result<(), LowerError> {
+        match self.layout(value) {
+            Layout::Heads(d) if start % d != 0 || len % d != 0 => Err(LowerError::new(self.func, value, "cuts a head in two")),
+            _ => Ok(()),
+        }
+    }
+
+    fn gather_rows(&mut self, inst: &Inst) -> Result<(), LowerError> {
+        let result = inst.results[0];
+        self.expect_index(inst.operands[1], Index::Want, 1)?;
+        let x = self.value_operand(inst, 0)?;
+        match self.loc(x)? {
+            Loc::Index(what, 0) => {
+                self.locs[result.0 as usize] = Some(Loc::Index(what, 1));
+                Ok(())
+            }
+            Loc::View(view) if self.b.program.buffer(view.buffer).rows == 0 => {
+                let whole = view.col == 0 && self.b.program.buffer(view.buffer).padded() == self.layout(x).padded(self.width(x)?);
+                let x = if whole { view.buffer } else { self.copy(x, view, Elem::F32, false)? };
+                let out = self.result_buffer(result, Elem::F32)?;
+                self.region(result, Body::RowGather { x, out })
+            }
+            _ => Err(LowerError::new(self.func, x, "is gathered from twice")),
+        }
+    }
+
+    fn kv_write(&mut self, at: usize) -> Result<(), LowerError> {
+        let inst = &self.func.body[at];
+        let (k, v) = (self.value_operand(inst, 0)?, self.value_operand(inst, 1)?);
+        let cache = self.cache_of(inst, k)?;
+        let roped = inst.op == OpKind::RopeKvWrite;
+        let first = if roped { 3 } else { 2 };
+        let set = self.rows(k)?;
+        self.expect_index(inst.operands[first], Index::Pos, set)?;
+        self.expect_index(inst.operands[first + 1], Index::Seq, set)?;
+        let mut segments = Vec::new();
+        for (i, value) in [k, v].into_iter().enumerate() {
+            if self.done[at][i] {
+                continue;
+            }
+            let mut expr = Expr::Load(self.view(value)?);
+            if i == 0 && roped {
+                expr = Expr::Rope { x: Box::new(expr), angles: self.view_operand(inst, 2)?, head_dim: cache.head_dim };
+            }
+            let sink = if i == 0 { Sink::CacheK(cache) } else { Sink::CacheV(cache) };
+            segments.push(Segment { first: 0, blocks: cache.heads * cache.head_dim / 16, lanes: 1, expr, sink });
+        }
+        if segments.is_empty() { Ok(()) } else { self.region(k, Body::Map { segments }) }
+    }
+
+    /// The cache that a `kv_write` or `attention` is about; every one of a function must agree.
+    pub(super) fn cache_of(&mut self, inst: &Inst, value: ValueId) -> Result<Cache, LowerError> {
+        let head_dim = inst.int("head_dim");
+        let heads = if inst.op == OpKind::Attention { inst.int("kv_heads") } else { self.width(value)? / head_dim };
+        let elem = if inst.word("kv") == "bf16" { Elem::Bf16 } else { Elem::F32 };
+        let cache = Cache { elem, heads, head_dim: pad(head_dim) };
+        let chunk = if inst.op == OpKind::Attention { Some(inst.int("chunk")) } else { None };
+        match &mut self.cache {
+            None => self.cache = Some((cache, chunk.unwrap_or(0))),
+            Some((old, _)) if *old != cache => return Err(LowerError::new(self.func, value, "uses the cache in another shape than before")),
+            Some((_, old)) => *old = chunk.unwrap_or(*old),
+        }
+        Ok(cache)
+    }
+
+    fn attention(&mut self, inst: &Inst) -> Result<(), LowerError> {
+        let result = inst.results[0];
+        let q = self.value_operand(inst, 0)?;
+        let set = self.rows(q)?;
+        self.expect_index(inst.operands[1], Index::Pos, set)?;
+        self.expect_index(inst.operands[2], Index::Seq, set)?;
+        let kv = self.cache_of(inst, q)?;
+        let q = self.view(q)?;
+        let elem = self.store_elem(result);
+        let out = self.result_buffer(result, elem)?;
+        let group = inst.int("heads") / inst.int("kv_heads");
+        self.region(result, Body::Attention { q, kv, group, scale: inst.float("scale"), chunk: inst.int("chunk"), out })
+    }
+
+    fn layers(&mut self, inst: &Inst) -> Result<(), LowerError> {
+        let x = self.value_operand(inst, 0)?;
+        let view = self.view(x)?;
+        // The layers overwrite what they are given, so it must be a buffer of its own that nobody reads any more.
+        let buffer = self.b.program.buffer(view.buffer);
+        let own = view.col == 0 && buffer.padded() == self.layout(x).padded(self.width(x)?) && buffer.elem == Elem::F32;
+        let carried = if own && self.uses[x.0 as usize].len() == 1 && !self.is_result[x.0 as usize] {
+            view.buffer
+        } else {
+            self.copy(x, view, Elem::F32, false)?
+        };
+        self.b.program.buffers[carried.0 as usize].role = Role::Carried;
+        let mut args = vec![Loc::View(View { buffer: carried, col: 0 })];
+        for i in 1..inst.operands.len() {
+            let v = self.value_operand(inst, i)?;
+            let loc = self.loc(v)?;
+            if let Loc::View(view) = loc {
+                self.b.program.buffers[view.buffer.0 as usize].role = Role::Shared;
+            }
+            args.push(loc);
+        }
+        self.flush();
+        let first = self.b.program.schedule.len();
+        for run in &inst.calls {
+            let mut result = args[0];
+            for i in 0..run.count {
+                args[0] = result;
+                let (function, out) = self.b.instance(&run.func, &args)?;
+                self.b.program.schedule.push(ScheduleEntry { function: function as u64, weights: 0, kv: 0 });
+                self.b.program.layers.push(run.first + i);
+                result = out;
+            }
+            args[0] = result;
+        }
+        let count = self.b.program.schedule.len() - first;
+        self.b.program.steps.push(Step::Layers { first, count });
+        self.locs[inst.results[0].0 as usize] = Some(args[0]);
+        Ok(())
+    }
+
+    /// Ends the current part of `main`.
+    fn flush(&mut self) {
+        if self.regions.is_empty() {
+            return;
+        }
+        let n = self.b.program.steps.iter().filter(|s| matches!(s, Step::Run(_))).count();
+        let regions = std::mem::take(&mut self.regions);
+        self.b.program.functions.push(Function { name: format!("main.{n}"), area: self.area, kv_group: 0, regions });
+        self.b.program.steps.push(Step::Run(self.b.program.functions.len() - 1));
+    }
+
+    /// The buffer of `main`'s result: rows of set 1.
+    fn main_result(&mut self) -> Result<BufferId, LowerError> {
+        let Some(&Operand::Value(v)) = self.func.results.first() else {
+            return Err(LowerError::at(&self.func.name, "it returns no logits"));
+        };
+        let view = self.view(v)?;
+        let whole = |b: &Buffer, this: &Self| Ok(view.col == 0 && b.padded() == this.layout(v).padded(this.width(v)?) && b.elem == Elem::F32);
+        let out = if whole(self.b.program.buffer(view.buffer), self)? { view.buffer } else { self.copy(v, view, Elem::F32, false)? };
+        if self.b.program.buffer(out).rows == 1 {
+            return Ok(out);
+        }
+        let (width, layout) = (self.width(v)?, self.layout(v));
+        let wanted = self.b.buffer("logits", 1, width, layout, Elem::F32, Role::Logits);
+        self.regions.push(Region { name: "logits".to_owned(), rows: 1, barrier: true, body: Body::RowGather { x: out, out: wanted } });
+        Ok(wanted)
+    }
+
+    /// Ends a layer function: its result must be where the next call expects its first parameter.
+    fn layer_result(&mut self, args: &[Loc]) -> Result<(Loc, Option<(Cache, usize)>), LowerError> {
+        let Some(&Operand::Value(v)) = self.func.results.first() else {
+            return Err(LowerError::at(&self.func.name, "it returns nothing"));
+        };
+        let (Some(&param), Some(&Loc::View(x))) = (self.func.params.first(), args.first()) else {
+            return Err(LowerError::at(&self.func.name, "its first parameter is not carried"));
+        };
+        let mut out = self.view(v)?;
+        let same = self.rows(v)? == self.rows(param)? && self.width(v)? == self.width(param)?;
+        let keep: Vec<BufferId> = args[1..].iter().filter_map(|a| if let Loc::View(v) = a { Some(v.buffer) } else { None }).collect();
+        coalesce::in_place(&mut self.regions, &self.b.program.buffers, &keep, &mut out.buffer);
+        if same && out != x {
+            self.regions.push(copy_region(&self.func.name, &self.b.program, out, x.buffer));
+            out = x;
+        } else if !same {
+            let buffer = self.b.program.buffer(out.buffer);
+            if out.col != 0 || buffer.elem != Elem::F32 || keep.contains(&out.buffer) || out.buffer == x.buffer {
+                let to = self.copy(v, out, Elem::F32, false)?;
+                out = View { buffer: to, col: 0 };
+            }
+            self.b.program.buffers[out.buffer.0 as usize].role = Role::Carried;
+        }
+        Ok((Loc::View(out), self.cache))
+    }
+
+    // What the walk asks and makes.
+
+    pub(super) fn region(&mut self, value: ValueId, body: Body) -> Result<(), LowerError> {
+        let name = self.func.values[value.0 as usize].name.clone();
+        let rows = match &body {
+            Body::RowGather { .. } => 1,
+            _ => self.rows(value)?,
+        };
+        self.regions.push(Region { name, rows, barrier: true, body });
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// Row set of a value, by the symbol of its first dimension.
+    pub(super) fn rows(&self, value: ValueId) -> Result<usize, LowerError> {
+        let ty = &self.func.values[value.0 as usize].ty;
+        let found = ty.shape.first().and_then(|d| match (d.constant, &d.terms[..]) {
+            (0, [(name, 1)]) => self.b.symbols.iter().position(|s| s == name),
+            _ => None,
+        });
+        found.ok_or_else(|| LowerError::new(self.func, value, format_args!("is {ty}, whose rows are of no row set")))
+    }
+
+    pub(super) fn width(&self, value: ValueId) -> Result<usize, LowerError> {
+        width(self.func, value).ok_or_else(|| LowerError::new(self.func, value, "has no fixed width"))
+    }
+
+    pub(super) fn layout(&self, value: ValueId) -> Layout {
+        self.layouts[value.0 as usize]
+    }
+
+    fn loc(&self, value: ValueId) -> Result<Loc, LowerError> {
+        self.locs[value.0 as usize].ok_or_else(|| LowerError::new(self.func, value, "is read before it is made"))
+    }
+
+    /// Whether the value was made by a region before the one that is being formed.
+    pub(super) fn located(&self, value: ValueId) -> bool {
+        match self.locs[value.0 as usize] {
+            Some(Loc::View(v)) => !self.pending.contains(&v.buffer),
+            _ => false,
+        }
+    }
+
+    pub(super) fn view(&self, value: ValueId) -> Result<View, LowerError> {
+        match self.loc(value)? {
+            Loc::View(v) => Ok(v),
+            Loc::Index(..) => Err(LowerError::new(self.func, value, "holds numbers of rows, not features")),
+        }
+    }
+
+    pub(super) fn value_operand(&self, inst: &Inst, i: usize) -> Result<ValueId, LowerError> {
+        match inst.operands.get(i) {
+            Some(Operand::Value(v)) => Ok(*v),
+            _ => Err(LowerError::at(&self.func.name, format_args!("operand {i} of `{}` must be a value", inst.op.name()))),
+        }
+    }
+
+    pub(super) fn weight_operand(&self, inst: &Inst, i: usize) -> Result<WeightId, LowerError> {
+        match inst.operands.get(i) {
+            Some(Operand::Weight(w)) => Ok(*w),
+            _ => Err(LowerError::at(&self.func.name, format_args!("operand {i} of `{}` must be a weight", inst.op.name()))),
+        }
+    }
+
+    pub(super) fn view_operand(&self, inst: &Inst, i: usize) -> Result<View, LowerError> {
+        self.view(self.value_operand(inst, i)?)
+    }
+
+    fn expect_index(&self, operand: Operand, what: Index, set: usize) -> Result<(), LowerError> {
+        if let Operand::Value(v) = operand
+            && self.loc(v)? == Loc::Index(what, set)
+        {
+            return Ok(());
+        }
+        let name = match operand {
+            Operand::Value(v) => format!("%{}", self.func.values[v.0 as usize].name),
+            Operand::Weight(w) => format!("@{}", self.func.weights[w.0 as usize].name),
+        };
+        Err(LowerError::at(&self.func.name, format!("{name} is not the {what:?} of row set {set}")))
+    }
+
+    /// A new buffer that holds the value.
+    pub(super) fn result_buffer(&mut self, value: ValueId, elem: Elem) -> Result<BufferId, LowerError> {
+        let (rows, width, layout) = (self.rows(value)?, self.width(value)?, self.layout(value));
+        let name = self.func.values[value.0 as usize].name.clone();
+        let out = self.b.buffer(&name, rows, width, layout, elem, Role::Scratch);
+        self.locs[value.0 as usize] = Some(Loc::View(View { buffer: out, col: 0 }));
+        Ok(out)
+    }
+
+    /// A new buffer with the columns of a view, stored as `elem`, rounded to bf16 if asked.
+    pub(super) fn copy(&mut self, value: ValueId, from: View, elem: Elem, round: bool) -> Result<BufferId, LowerError> {
+        let (rows, width, layout) = (self.rows(value)?, self.width(value)?, self.layout(value));
+        let name = format!("{}.{}", self.func.values[value.0 as usize].name, elem.name());
+        let out = self.b.buffer(&name, rows, width, layout, elem, Role::Scratch);
+        let load = Expr::Load(from);
+        let expr = if round { Expr::Round(Box::new(load)) } else { load };
+        let segment = Segment { first: 0, blocks: layout.padded(width) / 16, lanes: 1, expr, sink: Sink::Store(out) };
+        self.regions.push(Region { name, rows, barrier: true, body: Body::Map { segments: vec![segment] } });
+        Ok(out)
+    }
+
+    pub(super) fn norm_body(
+        &mut self,
+        x: ValueId,
+        gamma: Option<WeightId>,
+        eps: f64,
+        group: usize,
+        out: BufferId,
+    ) -> Result<Body, LowerError> {
+        let (total, layout) = (self.width(x)?, self.layout(x));
+        let gamma = gamma.map(|w| weights::vector(self, w, RowOrder::Plain(layout))).transpose()?;
+        let width = if group == 0 { total } else { group };
+        Ok(Body::Norm { x: self.view(x)?, gamma, eps, groups: total / width, width, out })
+    }
+}
+
+/// Copies a whole buffer's columns into another of the same shape.
+fn copy_region(name: &str, program: &Program, from: View, to: BufferId) -> Region {
+    let buffer = program.buffer(to);
+    let segment = Segment { first: 0, blocks: buffer.padded() / 16, lanes: 1, expr: Expr::Load(from), sink: Sink::Store(to) };
+    Region { name: format!("{name}.out"), rows: buffer.rows, barrier: true, body: Body::Map { segments: vec![segment] } }
+}

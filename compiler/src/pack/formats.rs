@@ -1,0 +1,68 @@
+//! One packer per weight format: sixteen rows of f32 values, already rounded to the format's type, to the bytes of a block. The layouts are
+//! described in `llamac_runtime::format`.
+
+use llamac_runtime::abi::ROWS;
+use llamac_runtime::format::{BF16, F32, WeightFormat};
+
+/// Packs a panel `[16][k]` into the bytes of one block; `k` is a multiple of the format's unit.
+pub(super) type Packer = fn(panel: &[f32], k: usize, out: &mut [u8]);
+
+/// Every packer, by the format's name.
+const PACKERS: &[(&str, Packer)] = &[(F32.name, pack_f32), (BF16.name, pack_bf16)];
+
+/// The packer of a format.
+///
+/// # Panics
+/// The format is not in [`PACKERS`]; a test goes through all of them.
+pub(super) fn packer(format: &WeightFormat) -> Packer {
+    match PACKERS.iter().find(|p| p.0 == format.name) {
+        Some((_, pack)) => *pack,
+        None => unreachable!("weight format {} has no packer", format.name),
+    }
+}
+
+fn pack_f32(panel: &[f32], k: usize, out: &mut [u8]) {
+    let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &panel[r * k..][..k]);
+    for (i, line) in out.as_chunks_mut::<{ ROWS * 4 }>().0.iter_mut().enumerate() {
+        for (x, row) in line.as_chunks_mut::<4>().0.iter_mut().zip(&rows) {
+            *x = row[i].to_le_bytes();
+        }
+    }
+}
+
+fn pack_bf16(panel: &[f32], k: usize, out: &mut [u8]) {
+    let rows: [&[[f32; 2]]; ROWS] = std::array::from_fn(|r| panel[r * k..][..k].as_chunks::<2>().0);
+    for (i, line) in out.as_chunks_mut::<{ ROWS * 4 }>().0.iter_mut().enumerate() {
+        for (x, row) in line.as_chunks_mut::<4>().0.iter_mut().zip(&rows) {
+            // The values are bf16 already: the low half of each is zero.
+            let [low, high] = row[i].map(f32::to_bits);
+            debug_assert_eq!((low | high) & 0xffff, 0);
+            *x = (low >> 16 | high & 0xffff_0000).to_le_bytes();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use llamac_runtime::format::WEIGHT_FORMATS;
+
+    #[test]
+    fn every_weight_format_has_a_packer() {
+        WEIGHT_FORMATS.iter().for_each(|f| drop(packer(f)));
+    }
+
+    #[test]
+    fn a_line_holds_sixteen_rows_of_four_bytes() {
+        let k = 4;
+        let panel: Vec<f32> = (0..ROWS * k).map(|i| i as f32).collect();
+        let mut out = vec![0; F32.block_bytes(k)];
+        pack_f32(&panel, k, &mut out);
+        let at = |line: usize, row: usize| f32::from_le_bytes(out[line * 64 + row * 4..][..4].try_into().unwrap());
+        assert_eq!((at(0, 0), at(0, 15), at(3, 2)), (0.0, 60.0, 11.0));
+        let mut out = vec![0; BF16.block_bytes(k)];
+        pack_bf16(&panel, k, &mut out);
+        let at = |line: usize, row: usize, i: usize| half::bf16::from_le_bytes(out[line * 64 + row * 4 + i * 2..][..2].try_into().unwrap()).to_f32();
+        assert_eq!((at(0, 0, 1), at(0, 15, 0), at(1, 2, 1)), (1.0, 60.0, 11.0));
+    }
+}

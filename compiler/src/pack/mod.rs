@@ -1,0 +1,181 @@
+//! Packing: evaluates every weight's recipe row by row, brings the rows into the layout that the kernels read, and streams them into the
+//! artifact. Both cores work, memory is bounded by a few panels per thread, nothing is held. `order` maps padded rows and columns to true
+//! ones, `formats` has one packer per weight format.
+
+mod formats;
+mod order;
+
+use crate::diag::{Diag, Result};
+use crate::frontend::safetensors::Checkpoint;
+use crate::lower::program::WeightForm;
+use crate::lower::{Program, WeightItem};
+use formats::{Packer, packer};
+use llamac_ir::recipe::Prepared;
+use llamac_runtime::abi::ROWS;
+use llamac_runtime::artifact::WriteError;
+use llamac_runtime::artifact::writer::SizedSection;
+use llamac_runtime::format::WeightFormat;
+use order::Columns;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes of the pieces that are written at a time: large enough for the disk, small enough for the L2 cache to hold what is hashed.
+const PIECE: usize = 1 << 20;
+
+/// Writes every weight of a program. `progress` is told the bytes of each piece.
+///
+/// # Errors
+/// A source cannot be read, or the artifact cannot be written; the first error of any thread.
+pub(crate) fn write(program: &Program, source: &Checkpoint, section: &SizedSection<'_>, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let failed: Mutex<Option<Diag>> = Mutex::new(None);
+    for item in program.weight_items() {
+        let prepared = Prepared::new(&item.recipe, source).map_err(|e| unreadable(&item, &e))?;
+        let job = Job { item: &item, prepared, section, progress };
+        let pieces = job.pieces();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut room = Room::default();
+            loop {
+                let piece = next.fetch_add(1, Ordering::Relaxed);
+                if piece >= pieces || failed.lock().is_ok_and(|f| f.is_some()) {
+                    return;
+                }
+                if let Err(error) = job.piece(piece, &mut room)
+                    && let Ok(mut failed) = failed.lock()
+                {
+                    failed.get_or_insert(error);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            (1..threads.min(pieces)).for_each(|_| drop(scope.spawn(work)));
+            work();
+        });
+        if let Some(error) = failed.lock().ok().and_then(|mut f| f.take()) {
+            return Err(error);
+        }
+        item.recipe.sources(&mut |name| source.release(name));
+    }
+    Ok(())
+}
+
+fn unreadable(item: &WeightItem, error: &str) -> Diag {
+    Diag::new("weights", "a weight cannot be made from the checkpoint")
+        .place(format_args!("weight `{}`", item.name))
+        .found(error)
+        .help("run again; if it stays, please report it with the model's config.json")
+}
+
+/// What a write error means to the user.
+pub(crate) fn unwritable(error: &WriteError) -> Diag {
+    let help = match error {
+        WriteError::NoSpace { .. } => "free some space, or write to another disk with -o",
+        WriteError::Io { .. } => "check that the folder is there and may be written to",
+        WriteError::Misuse(_) => "this is a bug of llamac: please report it",
+    };
+    Diag::new(error.code(), error.to_string()).help(help)
+}
+
+/// One weight on its way into the section.
+struct Job<'a> {
+    item: &'a WeightItem,
+    prepared: Prepared<'a>,
+    section: &'a SizedSection<'a>,
+    progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// Buffers of a thread, used again for every piece.
+#[derive(Default)]
+struct Room {
+    /// A row as the recipe gives it.
+    row: Vec<f32>,
+    /// Sixteen rows in the order of the packed columns.
+    panel: Vec<f32>,
+    out: Vec<u8>,
+}
+
+impl Job<'_> {
+    fn block_bytes(&self) -> usize {
+        match self.item.kind {
+            WeightForm::Matrix { format, cols, k, .. } => format.block_bytes(cols.padded(k)),
+            WeightForm::Vector { .. } => ROWS * 4,
+        }
+    }
+
+    /// Blocks of sixteen rows in one piece.
+    fn blocks_per_piece(&self) -> usize {
+        (PIECE / self.block_bytes()).max(1)
+    }
+
+    fn blocks(&self) -> usize {
+        self.item.bytes as usize / self.block_bytes()
+    }
+
+    fn pieces(&self) -> usize {
+        match self.item.kind {
+            WeightForm::Matrix { .. } => self.blocks().div_ceil(self.blocks_per_piece()),
+            WeightForm::Vector { .. } => 1,
+        }
+    }
+
+    fn piece(&self, number: usize, room: &mut Room) -> Result<()> {
+        let mut at = 0;
+        match self.item.kind {
+            WeightForm::Vector { rows, n } => self.vector(&order::vector(rows, n), room)?,
+            WeightForm::Matrix { format, rows, cols, n, k } => {
+                let first = number * self.blocks_per_piece();
+                let blocks = first..(first + self.blocks_per_piece()).min(self.blocks());
+                at = first * self.block_bytes();
+                room.out.clear();
+                room.out.resize(blocks.len() * self.block_bytes(), 0);
+                let (columns, pack) = (Columns::new(cols, k), packer(&format));
+                for (block, out) in blocks.zip(0..) {
+                    let sources = order::block(rows, n, block);
+                    self.block(&sources, &columns, &format, pack, room, out * self.block_bytes())?;
+                }
+            }
+        }
+        self.section.write_at(self.item.offset + at as u64, &room.out).map_err(|e| unwritable(&e))?;
+        (self.progress)(room.out.len() as u64);
+        Ok(())
+    }
+
+    fn vector(&self, order: &[Option<usize>], room: &mut Room) -> Result<()> {
+        room.row.resize(self.prepared.columns(), 0.0);
+        self.prepared.row(0, &mut room.row).map_err(|e| unreadable(self.item, &e))?;
+        room.out.clear();
+        let elements = order.iter().map(|i| i.map_or(0.0, |i| room.row[i]));
+        room.out.extend(elements.flat_map(f32::to_le_bytes));
+        room.out.resize(self.item.bytes as usize, 0);
+        Ok(())
+    }
+
+    /// Packs sixteen rows into `room.out[at..]`; rows of padding are zero.
+    fn block(
+        &self,
+        sources: &[Option<usize>; ROWS],
+        columns: &Columns,
+        format: &WeightFormat,
+        pack: Packer,
+        room: &mut Room,
+        at: usize,
+    ) -> Result<()> {
+        let k = columns.padded().next_multiple_of(format.k_unit);
+        room.panel.clear();
+        room.panel.resize(ROWS * k, 0.0);
+        room.row.resize(self.prepared.columns(), 0.0);
+        for (lane, row) in sources.iter().enumerate() {
+            let Some(row) = *row else { continue };
+            let to = &mut room.panel[lane * k..][..k];
+            let read = match columns.plain() {
+                Some(n) => self.prepared.row(row, &mut to[..n]),
+                None => self.prepared.row(row, &mut room.row),
+            };
+            read.map_err(|e| unreadable(self.item, &e))?;
+            columns.spread(&room.row, to);
+        }
+        pack(&room.panel, k, &mut room.out[at..][..format.block_bytes(k)]);
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! Evaluation of one function: bindings of symbols, values in order. Ops are in `ops`, calls of layers in the parent module.
+
+use super::tensor::{Arg, Tensor};
+use super::{Cache, EvalError, ops};
+use crate::dtype::DType;
+use crate::module::{Func, Inst, Operand};
+use crate::op::OpKind;
+use crate::print;
+use crate::recipe::{Prepared, Recipe, Source};
+use crate::types::{Dim, Type};
+use crate::verify;
+use std::collections::BTreeMap;
+
+/// How `layers` is evaluated: the instruction and its arguments to its result.
+pub(super) type Layers<'a> = &'a mut dyn FnMut(&Inst, Vec<Tensor>) -> Result<Tensor, EvalError>;
+
+/// Runs one function without `layers` on arguments in the order of its parameters. `layer` replaces `{layer}` in source names;
+/// `cache` is read and written, so that what the function wrote can be compared.
+///
+/// # Errors
+/// The function does not verify, arguments do not fit the parameters, a weight cannot be read, or ids, rows or positions are out of range.
+pub fn eval_func(
+    func: &Func,
+    source: &dyn Source,
+    layer: Option<usize>,
+    args: &[Tensor],
+    cache: &mut Cache,
+) -> Result<Vec<Tensor>, EvalError> {
+    verify::verify_func(func).map_err(|errors| fail(func, verify::listed(&errors)))?;
+    eval(func, source, layer, args, cache, None)
+}
+
+fn fail(func: &Func, message: String) -> EvalError {
+    EvalError { func: func.name.clone(), at: String::new(), message }
+}
+
+/// Runs a verified function; without `layers` it may call none.
+pub(super) fn eval(
+    func: &Func,
+    source: &dyn Source,
+    layer: Option<usize>,
+    args: &[Tensor],
+    cache: &mut Cache,
+    mut layers: Option<Layers<'_>>,
+) -> Result<Vec<Tensor>, EvalError> {
+    bind(func, args).map_err(|e| fail(func, e))?;
+    let recipes: Vec<Recipe> = func.weights.iter().map(|w| layer.map_or_else(|| w.recipe.clone(), |n| w.recipe.for_layer(n))).collect();
+    let mut values: Vec<Option<Tensor>> = vec![None; func.values.len()];
+    for (param, arg) in func.params.iter().zip(args) {
+        values[param.0 as usize] = Some(arg.clone());
+    }
+    for inst in &func.body {
+        let at = |message| EvalError { func: func.name.clone(), at: print::inst(func, inst), message };
+        let operands = inst.operands.iter().map(|o| arg(func, *o, &values, &recipes, source)).collect::<Result<Vec<_>, _>>().map_err(at)?;
+        let result = match &mut layers {
+            Some(layers) if inst.op == OpKind::Layers => {
+                let args = operands.iter().map(Arg::tensor).collect::<Result<Vec<_>, _>>().map_err(at)?;
+                Some(layers(inst, args)?)
+            }
+            _ => ops::eval(inst, &operands, cache).map_err(at)?,
+        };
+        if let (Some(id), Some(tensor)) = (inst.results.first(), result) {
+            values[id.0 as usize] = Some(tensor);
+        }
+    }
+    let results = func.results.iter().map(|o| arg(func, *o, &values, &recipes, source)?.tensor());
+    results.collect::<Result<Vec<_>, _>>().map_err(|e| fail(func, e))
+}
+
+fn arg<'a>(
+    func: &Func,
+    operand: Operand,
+    values: &'a [Option<Tensor>],
+    recipes: &'a [Recipe],
+    source: &'a dyn Source,
+) -> Result<Arg<'a>, String> {
+    match operand {
+        Operand::Value(v) => values[v.0 as usize].as_ref().map(Arg::Value).ok_or_else(|| "a value is read before it is made".to_owned()),
+        Operand::Weight(w) => {
+            let weight = &func.weights[w.0 as usize];
+            let shape = weight.ty.sizes().ok_or_else(|| format!("@{}: found {}, expected a fixed shape", weight.name, weight.ty))?;
+            let prepared = Prepared::new(&recipes[w.0 as usize], source).map_err(|e| format!("@{}: {e}", weight.name))?;
+            Ok(Arg::Weight(prepared, shape))
+        }
+    }
+}
+
+/// Checks arguments against parameters; a symbol must have the same size wherever it stands.
+fn bind(func: &Func, args: &[Tensor]) -> Result<(), String> {
+    if args.len() != func.params.len() {
+        return Err(format!("found {} arguments, expected {}", args.len(), func.params.len()));
+    }
+    let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
+    for (param, arg) in func.params.iter().zip(args) {
+        let info = &func.values[param.0 as usize];
+        if !fits(&info.ty, arg, &mut sizes) {
+            let known: Vec<String> = sizes.iter().map(|(s, n)| format!("{s}={n}")).collect();
+            let found = format!("{}{:?}", arg.dtype(), arg.shape());
+            return Err(format!("parameter %{}: found {found}, expected {} with {}", info.name, info.ty, known.join(", ")));
+        }
+    }
+    Ok(())
+}
+
+fn fits<'a>(ty: &'a Type, arg: &Tensor, sizes: &mut BTreeMap<&'a str, usize>) -> bool {
+    let dtype = if ty.dtype == DType::I32 { DType::I32 } else { DType::F32 };
+    if arg.dtype() != dtype || arg.shape().len() != ty.shape.len() {
+        return false;
+    }
+    ty.shape.iter().zip(arg.shape()).all(|(dim, &size)| match dim {
+        Dim { constant: 0, terms } if matches!(terms.as_slice(), [(_, 1)]) => *sizes.entry(&terms[0].0).or_insert(size) == size,
+        _ => dim.eval(&|symbol| sizes.get(symbol).copied()) == Some(size),
+    })
+}

@@ -1,0 +1,139 @@
+//! Values of the evaluator: a shape and f32 or i32 elements. What ops do with them is in the files beside this one.
+
+use crate::dtype::DType;
+use crate::recipe::Prepared;
+
+/// A value: row-major elements of a shape.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    shape: Vec<usize>,
+    data: Data,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Data {
+    F32(Vec<f32>),
+    I32(Vec<i32>),
+}
+
+impl Tensor {
+    /// A tensor of f32.
+    ///
+    /// # Panics
+    /// If the shape does not have as many elements as `data`: a bug of the caller.
+    pub fn f32(shape: &[usize], data: Vec<f32>) -> Tensor {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "elements of {shape:?}");
+        Tensor { shape: shape.to_vec(), data: Data::F32(data) }
+    }
+    /// A tensor of i32.
+    ///
+    /// # Panics
+    /// If the shape does not have as many elements as `data`: a bug of the caller.
+    pub fn i32(shape: &[usize], data: Vec<i32>) -> Tensor {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "elements of {shape:?}");
+        Tensor { shape: shape.to_vec(), data: Data::I32(data) }
+    }
+    /// Dimensions, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    /// Elements, if they are f32.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        match &self.data {
+            Data::F32(data) => Some(data),
+            Data::I32(_) => None,
+        }
+    }
+    /// Elements, if they are i32.
+    pub fn as_i32(&self) -> Option<&[i32]> {
+        match &self.data {
+            Data::F32(_) => None,
+            Data::I32(data) => Some(data),
+        }
+    }
+    /// Element type: f32 or i32.
+    pub fn dtype(&self) -> DType {
+        match self.data {
+            Data::F32(_) => DType::F32,
+            Data::I32(_) => DType::I32,
+        }
+    }
+
+    /// The elements as f32.
+    pub(super) fn floats(&self) -> Result<&[f32], String> {
+        self.as_f32().ok_or_else(|| format!("found i32 of {:?}, expected f32", self.shape))
+    }
+    /// The elements as i32.
+    pub(super) fn ints(&self) -> Result<&[i32], String> {
+        self.as_i32().ok_or_else(|| format!("found f32 of {:?}, expected i32", self.shape))
+    }
+    /// Length of the last axis.
+    pub(super) fn width(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+    /// The tensor with its elements replaced and its last axis as long as they say.
+    pub(super) fn with_rows(&self, width: usize, data: Vec<f32>) -> Tensor {
+        let mut shape = self.shape.clone();
+        if let Some(last) = shape.last_mut() {
+            *last = width;
+        }
+        Tensor::f32(&shape, data)
+    }
+    /// Rows of the first axis, in the given order.
+    pub(super) fn gather(&self, rows: &[i32]) -> Result<Tensor, String> {
+        let (count, len) = (self.shape.first().copied().unwrap_or(1), self.shape.iter().skip(1).product::<usize>());
+        let mut picked = Vec::with_capacity(rows.len());
+        for &row in rows {
+            picked.push(usize::try_from(row).ok().filter(|r| *r < count).ok_or_else(|| format!("found row {row}, expected 0..{count}"))?);
+        }
+        let mut shape = self.shape.clone();
+        if let Some(first) = shape.first_mut() {
+            *first = rows.len();
+        }
+        Ok(match &self.data {
+            Data::F32(data) => Tensor::f32(&shape, picked.iter().flat_map(|r| &data[r * len..][..len]).copied().collect()),
+            Data::I32(data) => Tensor::i32(&shape, picked.iter().flat_map(|r| &data[r * len..][..len]).copied().collect()),
+        })
+    }
+}
+
+/// What an op reads: a value that is there, or a weight that is read row by row.
+pub(super) enum Arg<'a> {
+    Value(&'a Tensor),
+    Weight(Prepared<'a>, Vec<usize>),
+}
+
+impl Arg<'_> {
+    /// All of it.
+    pub(super) fn tensor(&self) -> Result<Tensor, String> {
+        match self {
+            Arg::Value(tensor) => Ok((*tensor).clone()),
+            Arg::Weight(weight, shape) => Ok(Tensor::f32(shape, weight.read_all()?)),
+        }
+    }
+    /// Rows when seen as `[product, last]`.
+    pub(super) fn rows(&self) -> usize {
+        match self {
+            Arg::Value(tensor) => tensor.shape.iter().rev().skip(1).product(),
+            Arg::Weight(weight, _) => weight.rows(),
+        }
+    }
+    /// Elements of a row.
+    pub(super) fn columns(&self) -> usize {
+        match self {
+            Arg::Value(tensor) => tensor.width(),
+            Arg::Weight(weight, _) => weight.columns(),
+        }
+    }
+    /// Copies row `row` to `out`.
+    pub(super) fn row(&self, row: usize, out: &mut [f32]) -> Result<(), String> {
+        match self {
+            Arg::Value(tensor) => {
+                let width = tensor.width();
+                out.copy_from_slice(tensor.floats()?.get(row * width..(row + 1) * width).ok_or("no such row")?);
+                Ok(())
+            }
+            Arg::Weight(weight, _) => weight.row(row, out),
+        }
+    }
+}

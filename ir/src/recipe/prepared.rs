@@ -1,0 +1,169 @@
+//! Evaluation of recipes row by row. A [`Prepared`] recipe has its geometry worked out and its factors read, so that a row costs what it
+//! copies. Types are in `ty`, rounding is in `eval::quant`.
+
+use super::{Recipe, Source};
+use crate::dtype::DType;
+use crate::eval::quant;
+
+/// A recipe ready to be read row by row, from several threads if wanted.
+pub struct Prepared<'a> {
+    node: Node<'a>,
+    rows: usize,
+    columns: usize,
+}
+
+enum Node<'a> {
+    Source(&'a dyn Source, &'a str),
+    Literal(&'a [f32]),
+    Round(DType, Box<Prepared<'a>>),
+    /// Parts below each other, each with its first row.
+    Below(Vec<(usize, Prepared<'a>)>),
+    /// Vectors after each other.
+    After(Vec<Prepared<'a>>),
+    Transposed(Box<Prepared<'a>>),
+    PermutedRows(usize, Box<Prepared<'a>>),
+    PermutedElements(usize, Box<Prepared<'a>>),
+    ScaledColumns(Box<Prepared<'a>>, Vec<f32>),
+    ScaledRows(Box<Prepared<'a>>, Vec<f32>),
+}
+
+impl Recipe {
+    /// Writes one row, as f32, of the weight seen as `[product, last]`; a vector has one row. To read many rows, prepare the recipe once.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`] and [`Prepared::row`].
+    pub fn read_row(&self, source: &dyn Source, row: usize, out: &mut [f32]) -> Result<(), String> {
+        Prepared::new(self, source)?.row(row, out)
+    }
+}
+
+impl<'a> Prepared<'a> {
+    /// Types the recipe and reads the vectors that it scales by.
+    ///
+    /// # Errors
+    /// The recipe does not type, it casts to a type without arithmetic, or a factor cannot be read.
+    pub fn new(recipe: &'a Recipe, source: &'a dyn Source) -> Result<Prepared<'a>, String> {
+        let (_, shape) = recipe.fixed_ty()?;
+        let columns = shape.last().copied().unwrap_or(1);
+        let rows = shape.iter().rev().skip(1).product();
+        let boxed = |r: &'a Recipe| Prepared::new(r, source).map(Box::new);
+        let node = match recipe {
+            Recipe::Source { name, .. } => Node::Source(source, name),
+            Recipe::Literal { data, .. } => Node::Literal(data),
+            Recipe::Cast(dtype, of) => {
+                quant::round(*dtype, &mut [])?;
+                Node::Round(*dtype, boxed(of)?)
+            }
+            Recipe::Concat(parts) => {
+                let parts = parts.iter().map(|p| Prepared::new(p, source)).collect::<Result<Vec<_>, _>>()?;
+                if shape.len() == 1 { Node::After(parts) } else { Node::Below(with_first_rows(parts)) }
+            }
+            Recipe::Transpose(of) => Node::Transposed(boxed(of)?),
+            Recipe::PermuteRope(head, of) if shape.len() == 1 => Node::PermutedElements(*head, boxed(of)?),
+            Recipe::PermuteRope(head, of) => Node::PermutedRows(*head, boxed(of)?),
+            Recipe::ScaleRows(of, by) if shape.len() > 1 => Node::ScaledRows(boxed(of)?, vector(by, source)?),
+            Recipe::ScaleColumns(of, by) | Recipe::ScaleRows(of, by) => Node::ScaledColumns(boxed(of)?, vector(by, source)?),
+        };
+        Ok(Prepared { node, rows, columns })
+    }
+
+    /// Rows of the weight seen as `[product, last]`.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+    /// Elements of a row.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Writes row `row` as f32. A row of a transposed matrix reads the whole matrix; every other row reads only itself.
+    ///
+    /// # Errors
+    /// There is no such row, `out` is not as long as a row, or the source cannot be read.
+    pub fn row(&self, row: usize, out: &mut [f32]) -> Result<(), String> {
+        if row >= self.rows || out.len() != self.columns {
+            return Err(format!("found row {row} into {} elements, expected [{}, {}]", out.len(), self.rows, self.columns));
+        }
+        match &self.node {
+            Node::Source(source, name) => source.row(name, row, out),
+            Node::Literal(data) => {
+                out.copy_from_slice(&data[row * self.columns..][..self.columns]);
+                Ok(())
+            }
+            Node::Round(dtype, of) => {
+                of.row(row, out)?;
+                quant::round(*dtype, out)
+            }
+            Node::Below(parts) => {
+                let (first, part) = &parts[parts.partition_point(|(first, _)| *first <= row) - 1];
+                part.row(row - first, out)
+            }
+            Node::After(parts) => {
+                let mut rest = out;
+                for part in parts {
+                    let (now, later) = rest.split_at_mut(part.columns);
+                    part.row(0, now)?;
+                    rest = later;
+                }
+                Ok(())
+            }
+            Node::Transposed(of) => {
+                let mut whole = vec![0.0; of.columns];
+                for (r, x) in out.iter_mut().enumerate() {
+                    of.row(r, &mut whole)?;
+                    *x = whole[row];
+                }
+                Ok(())
+            }
+            Node::PermutedRows(head, of) => of.row(before_permutation(row, *head), out),
+            Node::PermutedElements(head, of) => {
+                let mut plain = vec![0.0; of.columns];
+                of.row(0, &mut plain)?;
+                out.iter_mut().enumerate().for_each(|(i, x)| *x = plain[before_permutation(i, *head)]);
+                Ok(())
+            }
+            Node::ScaledColumns(of, by) => {
+                of.row(row, out)?;
+                out.iter_mut().zip(by).for_each(|(x, b)| *x *= b);
+                Ok(())
+            }
+            Node::ScaledRows(of, by) => {
+                of.row(row, out)?;
+                out.iter_mut().for_each(|x| *x *= by[row]);
+                Ok(())
+            }
+        }
+    }
+
+    /// All rows, one after the other.
+    ///
+    /// # Errors
+    /// As [`Prepared::row`].
+    pub fn read_all(&self) -> Result<Vec<f32>, String> {
+        let mut all = vec![0.0; self.rows * self.columns];
+        all.chunks_mut(self.columns).enumerate().try_for_each(|(r, out)| self.row(r, out))?;
+        Ok(all)
+    }
+}
+
+/// Where the row that stands at `row` in interleaved order stands in half-split order.
+fn before_permutation(row: usize, head: usize) -> usize {
+    let (first, at) = (row / head * head, row % head);
+    first + at / 2 + at % 2 * (head / 2)
+}
+
+fn vector(by: &Recipe, source: &dyn Source) -> Result<Vec<f32>, String> {
+    Prepared::new(by, source)?.read_all()
+}
+
+fn with_first_rows(parts: Vec<Prepared<'_>>) -> Vec<(usize, Prepared<'_>)> {
+    let mut next = 0;
+    parts
+        .into_iter()
+        .map(|part| {
+            let first = next;
+            next += part.rows;
+            (first, part)
+        })
+        .collect()
+}

@@ -1,0 +1,229 @@
+//! What an op costs on a machine: roofline time from bytes, multiply-accumulates and barriers, for one token and for a prompt.
+//! Everything comes from element types and shapes, so that a new weight format costs what its bits say. No op is rewritten here.
+
+use crate::report::Cost;
+use llamac_ir::dtype::DType;
+use llamac_ir::module::{Func, Module};
+use llamac_ir::op::{Attr, OpKind};
+use llamac_ir::types::Type;
+
+/// Roofline of a machine, all threads together. The defaults are those of a two-core server slice; what matters to the
+/// optimiser is their ratios.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Machine {
+    /// Threads of the step.
+    pub threads: u32,
+    /// Reading from memory, GB/s.
+    pub read_gbs: f64,
+    /// Reading from the shared cache, GB/s.
+    pub cache_gbs: f64,
+    /// f32 multiply-accumulates, 1e9 per second.
+    pub f32_gmacs: f64,
+    /// bf16 multiply-accumulates, 1e9 per second.
+    pub bf16_gmacs: f64,
+    /// One barrier between regions, ns.
+    pub barrier_ns: f64,
+}
+
+impl Default for Machine {
+    fn default() -> Machine {
+        Machine { threads: 2, read_gbs: 57.0, cache_gbs: 150.0, f32_gmacs: 117.0, bf16_gmacs: 234.0, barrier_ns: 70.0 }
+    }
+}
+
+/// New tokens of the prompt that prefill is reckoned for.
+pub const PROMPT: usize = 512;
+
+/// Tokens in the cache when one token is decoded.
+pub const CONTEXT: usize = 1024;
+
+/// The symbol of wanted rows: one per step; every other symbol stands for new tokens.
+const WANTED: &str = "r";
+
+/// Bytes of one element with its share of the scale; `columns` are those of its row.
+pub fn element_bytes(dtype: DType, columns: usize) -> f64 {
+    let info = dtype.info();
+    let group = if info.group == u32::MAX { columns } else { info.group as usize };
+    let scale = info.scale.map_or(0.0, |s| f64::from(s.info().bits) / group.max(1) as f64);
+    (f64::from(info.bits) + scale) / 8.0
+}
+
+/// Bytes of a value or weight at `n` new tokens.
+pub fn bytes(ty: &Type, n: usize) -> f64 {
+    let columns = ty.shape.last().and_then(|d| d.value()).unwrap_or(1);
+    elements(ty, n) * element_bytes(ty.dtype, columns)
+}
+
+fn elements(ty: &Type, n: usize) -> f64 {
+    let bound = |symbol: &str| Some(if symbol == WANTED { 1 } else { n });
+    ty.shape.iter().map(|d| d.eval(&bound).unwrap_or(1) as f64).product()
+}
+
+/// Regions that an op becomes if nothing takes it along.
+pub fn regions(op: OpKind) -> usize {
+    match op {
+        OpKind::SliceCols | OpKind::RopeKvWrite | OpKind::Layers => 0,
+        OpKind::NormLinear | OpKind::UnitLinear | OpKind::NormLinearSwiGlu | OpKind::UnitLinearSwiGlu => 2,
+        OpKind::Embed
+        | OpKind::Linear
+        | OpKind::RmsNorm
+        | OpKind::RmsUnit
+        | OpKind::RopeAngles
+        | OpKind::Rope
+        | OpKind::KvWrite
+        | OpKind::Attention
+        | OpKind::Silu
+        | OpKind::Add
+        | OpKind::Mul
+        | OpKind::GatherRows
+        | OpKind::SwiGlu
+        | OpKind::LinearAdd => 1,
+    }
+}
+
+impl Machine {
+    /// Time of an op in nanoseconds at `n` new tokens: the slower of data and arithmetic, and a barrier per region. Operands without
+    /// symbols are weights and come from memory, all else from the cache.
+    pub fn op_ns(&self, n: usize, op: OpKind, attrs: &[Attr], operands: &[&Type], results: &[&Type]) -> f64 {
+        if op == OpKind::Layers || op == OpKind::SliceCols {
+            return 0.0;
+        }
+        let (mut memory, mut cache, mut macs) = (0.0, 0.0, 0.0);
+        for ty in operands {
+            match ty.sizes() {
+                Some(_) if op == OpKind::Embed => memory += bytes(ty, n) * n as f64 / elements_along(ty),
+                Some(_) => memory += bytes(ty, n),
+                None => cache += bytes(ty, n),
+            }
+        }
+        cache += results.iter().map(|ty| bytes(ty, n)).sum::<f64>();
+        let word = |name: &str| attribute(op, attrs, name).and_then(|a| if let Attr::Word(w) = a { DType::from_name(w) } else { None });
+        let int = |name: &str| attribute(op, attrs, name).map_or(0.0, |a| if let Attr::Int(i) = a { *i as f64 } else { 0.0 });
+        let act = word("act");
+        if act.is_some() {
+            let rows = operands.first().map_or(0.0, |x| elements(x, n) / elements_of_row(x));
+            macs = rows * operands.iter().filter(|ty| ty.sizes().is_some_and(|s| s.len() == 2)).map(|ty| elements(ty, n)).sum::<f64>();
+        }
+        if regions(op) == 2 {
+            // The normed copy is written once and read once, in the format of the product.
+            let width = act.map_or(4.0, |a| element_bytes(a, 1));
+            cache += 2.0 * width * operands.first().map_or(0.0, |x| elements(x, n));
+        }
+        if op == OpKind::Attention {
+            // A prompt sees half of itself on average; its own K and V are in the cache.
+            let seen = if n == 1 { CONTEXT as f64 } else { n as f64 / 2.0 };
+            let kv = 2.0 * seen * int("kv_heads") * int("head_dim") * word("kv").map_or(4.0, |kv| element_bytes(kv, 1));
+            let rows = operands.first().map_or(0.0, |q| elements(q, n) / elements_of_row(q));
+            macs = 2.0 * rows * seen * int("heads") * int("head_dim");
+            memory += kv;
+        }
+        let rate = if act == Some(DType::Bf16) { self.bf16_gmacs } else { self.f32_gmacs };
+        let data = memory / self.read_gbs + cache / self.cache_gbs;
+        data.max(macs / rate) + regions(op) as f64 * self.barrier_ns
+    }
+
+    /// What extraction adds up, in picoseconds: time to decode a token plus a 512th of the time to read a prompt of 512, so that weights
+    /// count as often as they are read. Whole numbers, so that sums do not depend on their order.
+    pub fn op_ps(&self, op: OpKind, attrs: &[Attr], operands: &[&Type], results: &[&Type]) -> u64 {
+        let ns = |n| self.op_ns(n, op, attrs, operands, results);
+        ((ns(1) + ns(PROMPT) / PROMPT as f64) * 1000.0) as u64
+    }
+
+    /// One call of a function; calls of layers inside are not counted.
+    pub fn func_cost(&self, func: &Func) -> Cost {
+        let ns = |n: usize| -> f64 {
+            let one = |inst: &llamac_ir::module::Inst| {
+                let operands: Vec<&Type> = inst.operands.iter().map(|o| func.ty(*o)).collect();
+                let results: Vec<&Type> = inst.results.iter().map(|v| &func.values[v.0 as usize].ty).collect();
+                self.op_ns(n, inst.op, &inst.attrs, &operands, &results)
+            };
+            func.body.iter().map(one).sum()
+        };
+        Cost { decode_ns: ns(1), prefill_ns: ns(PROMPT), regions: func.body.iter().map(|i| regions(i.op)).sum() }
+    }
+
+    /// A whole step: `main` and every call of a layer.
+    pub fn module_cost(&self, module: &Module) -> Cost {
+        let mut total = Cost::default();
+        for (name, count) in calls(module) {
+            if let Some(func) = module.func(&name) {
+                let cost = self.func_cost(func);
+                total.decode_ns += cost.decode_ns * count as f64;
+                total.prefill_ns += cost.prefill_ns * count as f64;
+                total.regions += cost.regions * count;
+            }
+        }
+        total
+    }
+}
+
+/// How often a step runs each function: `main` once, then layer functions in order of their first call.
+pub fn calls(module: &Module) -> Vec<(String, usize)> {
+    let mut out = vec![("main".to_owned(), 1)];
+    for run in module.func("main").iter().flat_map(|f| &f.body).flat_map(|inst| &inst.calls) {
+        match out.iter_mut().find(|(name, _)| *name == run.func) {
+            Some((_, count)) => *count += run.count,
+            None => out.push((run.func.clone(), run.count)),
+        }
+    }
+    out
+}
+
+fn attribute<'a>(op: OpKind, attrs: &'a [Attr], name: &str) -> Option<&'a Attr> {
+    attrs.get(op.info().attrs.iter().position(|(n, _)| *n == name)?)
+}
+
+/// Rows of a table.
+fn elements_along(ty: &Type) -> f64 {
+    ty.shape.first().and_then(|d| d.value()).unwrap_or(1).max(1) as f64
+}
+
+/// Elements of a row.
+fn elements_of_row(ty: &Type) -> f64 {
+    ty.shape.last().and_then(|d| d.value()).unwrap_or(1).max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use llamac_ir::build::fill_attrs;
+    use llamac_ir::types::Dim;
+
+    fn act(columns: usize) -> Type {
+        Type::new(DType::F32, [Dim::sym("s"), columns.into()])
+    }
+
+    fn linear(dtype: DType, n: usize) -> f64 {
+        let w = Type::fixed(dtype, &[4096, 2048]);
+        let attrs = fill_attrs(OpKind::Linear, &[("act", Attr::Word("bf16".into()))]).unwrap();
+        Machine::default().op_ns(n, OpKind::Linear, &attrs, &[&act(2048), &w], &[&act(4096)])
+    }
+
+    #[test]
+    fn decoding_costs_the_bytes_of_the_weight() {
+        let bytes = 4096.0 * 2048.0 * 2.0 / 57.0;
+        let other = linear(DType::Bf16, 1) - bytes;
+        assert!((70.0..300.0).contains(&other), "{other} ns beside the weight");
+    }
+
+    #[test]
+    fn fewer_bits_cost_less_and_scales_count() {
+        assert!(linear(DType::Q4G32, 1) < linear(DType::Q8G32, 1) && linear(DType::Q8G32, 1) < linear(DType::Bf16, 1));
+        assert_eq!(element_bytes(DType::Q4G32, 64), 0.5 + 2.0 / 32.0);
+        assert_eq!(element_bytes(DType::Q8, 64), 1.0 + 4.0 / 64.0);
+    }
+
+    #[test]
+    fn a_prompt_costs_arithmetic_not_bytes() {
+        let macs = 512.0 * 4096.0 * 2048.0 / 234.0;
+        assert!((linear(DType::Bf16, 512) - macs - 70.0).abs() < 1.0);
+        assert_eq!(linear(DType::Bf16, 512), linear(DType::Q4G32, 512));
+    }
+
+    #[test]
+    fn an_embedding_costs_a_row() {
+        let ids = Type::new(DType::I32, [Dim::sym("s")]);
+        let table = Type::fixed(DType::Bf16, &[128_256, 2048]);
+        assert!(Machine::default().op_ns(1, OpKind::Embed, &[], &[&ids, &table], &[&act(2048)]) < 500.0);
+    }
+}

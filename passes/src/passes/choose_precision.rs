@@ -1,0 +1,134 @@
+//! Chooses what is rounded. In f32 nothing is: narrower weights are widened. In bf16 matrices, inputs of products, K and V are rounded;
+//! weights of norms and biases stay as they are stored, because they are few. A table that rows are gathered from is a matrix too,
+//! so that a head tied to it is the same weight.
+//!
+//! Before:
+//! ```text
+//! func @f(%x: f32[s, 8]) {
+//!   weight @w = "w": bf16[4, 8]
+//!   %y = linear %x, @w : f32[s, 4]
+//!   return %y
+//! }
+//! ```
+//! After:
+//! ```text
+//! func @f(%x: f32[s, 8]) {
+//!   weight @w: f32[4, 8] = cast(f32, "w": bf16[4, 8])
+//!   %y = linear %x, @w : f32[s, 4]
+//!   return %y
+//! }
+//! ```
+
+use crate::context::Context;
+use crate::edit;
+use crate::pipeline::Precision;
+use crate::recipes;
+use crate::registry::{Exactness, Kind, Pass};
+use llamac_ir::dtype::DType;
+use llamac_ir::module::{Func, Module};
+use llamac_ir::op::Stage;
+
+/// The pass.
+pub(crate) const PASS: Pass = Pass {
+    name: "choose-precision",
+    kind: Kind::Transform(run),
+    exactness: Exactness::Approximate,
+    stage: Stage::Quantized,
+    source: include_str!("choose_precision.rs"),
+};
+
+fn run(module: &mut Module, context: &mut Context) -> Result<(), String> {
+    let (to, rule) = match context.precision {
+        Precision::F32 => (DType::F32, "choose-precision/f32"),
+        Precision::Bf16 => (DType::Bf16, "choose-precision/bf16"),
+    };
+    for func in &mut module.funcs {
+        if context.fire(&func.name, rule) {
+            choose(func, to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Casts weights, vectors too if that only widens them, and rounds what products and the cache take in.
+fn choose(func: &mut Func, to: DType) -> Result<(), String> {
+    for weight in &mut func.weights {
+        if weight.ty.dtype.info().real && (to == DType::F32 || weight.ty.shape.len() == 2) {
+            weight.recipe = recipes::cast(to, weight.recipe.clone());
+            weight.ty = weight.recipe.ty()?;
+        }
+    }
+    for inst in &mut func.body {
+        edit::set_word(inst, "act", to.name());
+        edit::set_word(inst, "kv", to.name());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::Options;
+    use crate::testing::check_with;
+
+    const LAYER: &str = "func @f(%x: f32[s, 8], %pos: i32[s], %seq: i32[s]) {
+  weight @g = \"g\": f16[8]
+  weight @w = \"w\": f32[8, 8]
+  weight @b = \"b\": f16[8]
+  %n = rms_norm %x, @g, eps=1e-5
+  %k = linear %n, @w, @b
+  kv_write %k, %k, %pos, %seq, head_dim=4
+  %a = attention %k, %pos, %seq, heads=2, kv_heads=2, head_dim=4, scale=0.5
+  return %a
+}";
+
+    fn at(precision: Precision) -> String {
+        check_with("choose-precision", LAYER, &Options { precision, ..Options::default() }).0
+    }
+
+    #[test]
+    fn bf16_rounds_matrices_inputs_and_the_cache_only() {
+        insta::assert_snapshot!(at(Precision::Bf16), @r#"
+        func @f(%x: f32[s, 8], %pos: i32[s], %seq: i32[s]) {
+          weight @g: f16[8] = "g": f16[8]
+          weight @w: bf16[8, 8] = cast(bf16, "w": f32[8, 8])
+          weight @b: f16[8] = "b": f16[8]
+          %n = rms_norm %x, @g, eps=1e-5                                : f32[s, 8]
+          %k = linear %n, @w, @b, act=bf16                              : f32[s, 8]
+          kv_write %k, %k, %pos, %seq, head_dim=4, kv=bf16
+          %a = attention %k, %pos, %seq, heads=2, kv_heads=2, head_dim=4, scale=0.5, kv=bf16  : f32[s, 8]
+          return %a
+        }
+
+        func @main(%ids: i32[s], %pos: i32[s], %seq: i32[s], %want: i32[r]) {
+          weight @e: bf16[4, 4] = cast(bf16, "main.e": f32[4, 4])
+          %x = embed %ids, @e         : f32[s, 4]
+          %y = gather_rows %x, %want  : f32[r, 4]
+          return %y
+        }
+        "#);
+    }
+
+    #[test]
+    fn f32_widens_and_rounds_nothing() {
+        insta::assert_snapshot!(at(Precision::F32), @r#"
+        func @f(%x: f32[s, 8], %pos: i32[s], %seq: i32[s]) {
+          weight @g: f32[8] = cast(f32, "g": f16[8])
+          weight @w: f32[8, 8] = "w": f32[8, 8]
+          weight @b: f32[8] = cast(f32, "b": f16[8])
+          %n = rms_norm %x, @g, eps=1e-5                                : f32[s, 8]
+          %k = linear %n, @w, @b                                        : f32[s, 8]
+          kv_write %k, %k, %pos, %seq, head_dim=4
+          %a = attention %k, %pos, %seq, heads=2, kv_heads=2, head_dim=4, scale=0.5  : f32[s, 8]
+          return %a
+        }
+        "#);
+    }
+
+    #[test]
+    fn what_is_f32_already_is_not_cast() {
+        let wide = LAYER.replace("f16", "f32");
+        let (text, _) = check_with("choose-precision", &wide, &Options::default());
+        assert!(!text.contains("cast"), "{text}");
+    }
+}

@@ -1,0 +1,94 @@
+//! One page about a module: ops by kind, weights by element type, bytes per token, predicted time. Layers are counted, never unrolled.
+
+use crate::cost::{self, CONTEXT, Machine, PROMPT};
+use llamac_ir::dtype::DType;
+use llamac_ir::module::{Func, Module, Operand, WeightId};
+use llamac_ir::op::OpKind;
+use llamac_ir::recipe::Recipe;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Figures of a module's weights and cache.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Totals {
+    /// Parameters by element type. A weight of one recipe counts once.
+    pub parameters: BTreeMap<DType, u64>,
+    /// Bytes by element type.
+    pub bytes: BTreeMap<DType, u64>,
+    /// Weight bytes that one decoded token reads.
+    pub decode_bytes: u64,
+    /// Bytes of K and V that one token leaves in the cache.
+    pub kv_bytes: u64,
+}
+
+/// Adds up weights and cache over all calls.
+pub fn totals(module: &Module) -> Totals {
+    let mut out = Totals::default();
+    for (name, count) in cost::calls(module) {
+        let (Some(func), count) = (module.func(&name), count as u64) else { continue };
+        let mut seen: Vec<&Recipe> = Vec::new();
+        for (i, weight) in func.weights.iter().enumerate().filter(|(_, w)| w.ty.sizes().is_some()) {
+            let id = Operand::Weight(WeightId(i as u32));
+            let elements: u64 = weight.ty.sizes().unwrap_or_default().iter().map(|n| *n as u64).product();
+            let bytes = cost::bytes(&weight.ty, 1) as u64;
+            let rows = weight.ty.sizes().and_then(|s| s.first().copied()).unwrap_or(1).max(1) as u64;
+            let read = |embed| func.body.iter().any(|inst| inst.operands.contains(&id) && (inst.op == OpKind::Embed) == embed);
+            out.decode_bytes += count
+                * (if read(false) {
+                    bytes
+                } else if read(true) {
+                    bytes / rows
+                } else {
+                    0
+                });
+            if !seen.contains(&&weight.recipe) {
+                seen.push(&weight.recipe);
+                *out.parameters.entry(weight.ty.dtype).or_default() += count * elements;
+                *out.bytes.entry(weight.ty.dtype).or_default() += count * bytes;
+            }
+        }
+        out.kv_bytes += count * kv_bytes(func);
+    }
+    out
+}
+
+fn kv_bytes(func: &Func) -> u64 {
+    let writes = func.body.iter().filter(|i| matches!(i.op, OpKind::KvWrite | OpKind::RopeKvWrite));
+    let row = |inst: &llamac_ir::module::Inst| {
+        let columns: usize = inst.operands[..2].iter().filter_map(|o| func.ty(*o).shape.last()?.value()).sum();
+        let element = DType::from_name(inst.word("kv")).map_or(4.0, |kv| cost::element_bytes(kv, columns));
+        (columns as f64 * element) as u64
+    };
+    writes.map(row).sum()
+}
+
+/// One page about a module, on the default machine of the cost model.
+pub fn summary(module: &Module) -> String {
+    let machine = Machine::default();
+    let mut out = format!("module {}, stage {}\n", module.name, module.stage.name());
+    for (name, count) in cost::calls(module) {
+        let Some(func) = module.func(&name) else { continue };
+        let mut ops: BTreeMap<&str, usize> = BTreeMap::new();
+        for inst in &func.body {
+            *ops.entry(inst.op.name()).or_default() += 1;
+        }
+        let ops: Vec<String> = ops.iter().map(|(op, n)| if *n == 1 { (*op).to_owned() } else { format!("{op} x{n}") }).collect();
+        let _ = writeln!(out, "\n@{name}: {count} call{}", if count == 1 { "" } else { "s" });
+        let _ = writeln!(out, "  ops      {}", ops.join(", "));
+        for weight in &func.weights {
+            let _ = writeln!(out, "  weight   @{} {}", weight.name, weight.ty);
+        }
+        let _ = writeln!(out, "  per call {}", machine.func_cost(func));
+    }
+    let totals = totals(module);
+    let cost = machine.module_cost(module);
+    let _ = writeln!(out, "\nparameters   {}", totals.parameters.values().sum::<u64>());
+    for (dtype, bytes) in &totals.bytes {
+        let _ = writeln!(out, "weights      {dtype}: {} parameters, {bytes} bytes", totals.parameters[dtype]);
+    }
+    let _ = writeln!(out, "decode       {} weight bytes per token", totals.decode_bytes);
+    let _ = writeln!(out, "KV cache     {} bytes per token", totals.kv_bytes);
+    let (decode, prefill) = (cost.decode_ns / 1e6, cost.prefill_ns / 1e6);
+    let _ = writeln!(out, "predicted    {decode:.2} ms per token at {CONTEXT} cached, {prefill:.2} ms for a prompt of {PROMPT}");
+    out
+}

@@ -1,0 +1,341 @@
+//! Writing an artifact: sections are streamed into a file that appears under its name only when complete. The layout is stated once, in
+//! `layout`; what the sections hold is the compiler's matter.
+
+use super::layout::{Layout, SECTION_ALIGN, SectionEntry, SectionKind};
+use super::temp::TempFile;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Why an artifact could not be written. Nothing is left at the destination.
+#[derive(Debug)]
+pub enum WriteError {
+    /// The operating system refused.
+    Io {
+        /// The destination.
+        path: PathBuf,
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// The disk is too small.
+    NoSpace {
+        /// Directory of the destination.
+        directory: PathBuf,
+        /// Bytes that the artifact needs; 0 if that is not known.
+        needed: u64,
+        /// Bytes that are free there.
+        available: u64,
+    },
+    /// The writer was used wrongly: a section twice, unfinished, or written outside its bounds. A bug of the caller.
+    Misuse(String),
+}
+
+impl WriteError {
+    /// Short code for diagnostics, stable.
+    pub fn code(&self) -> &'static str {
+        match self {
+            WriteError::Io { .. } => "artifact-write",
+            WriteError::NoSpace { .. } => "no-space",
+            WriteError::Misuse(_) => "internal",
+        }
+    }
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WriteError::Io { path, action, error } => write!(f, "cannot {action} `{}`: {error}", path.display()),
+            WriteError::NoSpace { directory, needed: 0, available } => {
+                write!(f, "no space left in `{}` ({available} bytes are free)", directory.display())
+            }
+            WriteError::NoSpace { directory, needed, available } => {
+                write!(f, "not enough space in `{}`: {needed} bytes needed, {available} free", directory.display())
+            }
+            WriteError::Misuse(what) => write!(f, "artifact writer: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for WriteError {}
+
+/// Writes one artifact. Dropped before [`ArtifactWriter::finish`], it leaves nothing behind.
+#[derive(Debug)]
+pub struct ArtifactWriter {
+    temp: TempFile,
+    path: PathBuf,
+    sections: Vec<SectionEntry>,
+    end: u64,
+    reserved: u64,
+    /// A section that was begun and not finished.
+    open: Option<SectionKind>,
+}
+
+impl ArtifactWriter {
+    /// Starts an artifact that will be at `path`.
+    ///
+    /// # Errors
+    /// The directory is not there or not writable, or `path` is no regular file.
+    pub fn create(path: impl AsRef<Path>) -> Result<ArtifactWriter, WriteError> {
+        let path = path.as_ref().to_path_buf();
+        let temp = TempFile::create(&path).map_err(|error| WriteError::Io { path: path.clone(), action: "create", error })?;
+        Ok(ArtifactWriter { temp, path, sections: Vec::new(), end: SECTION_ALIGN, reserved: 0, open: None })
+    }
+
+    /// Claims disk space for a file of about `bytes` bytes, so that a full disk shows before the work and not after it.
+    ///
+    /// # Errors
+    /// [`WriteError::NoSpace`].
+    pub fn reserve(&mut self, bytes: u64) -> Result<(), WriteError> {
+        self.reserved = bytes;
+        let available = free_bytes(self.temp.file()).unwrap_or(u64::MAX);
+        if available < bytes {
+            return Err(WriteError::NoSpace { directory: self.temp.directory().to_path_buf(), needed: bytes, available });
+        }
+        let length = libc::off_t::try_from(bytes).map_err(|e| self.error("reserve", io::Error::other(e)))?;
+        if length == 0 {
+            return Ok(());
+        }
+        // SAFETY: the descriptor is open for writing.
+        if unsafe { libc::fallocate(self.temp.file().as_raw_fd(), 0, 0, length) } == 0 {
+            return Ok(());
+        }
+        match io::Error::last_os_error() {
+            e if e.raw_os_error() == Some(libc::ENOSPC) => Err(self.error("reserve", e)),
+            // File systems without the call find out while writing.
+            _ => Ok(()),
+        }
+    }
+
+    /// Begins a section that is written from front to back. Finish it before anything else.
+    ///
+    /// # Errors
+    /// [`WriteError::Misuse`].
+    pub fn section(&mut self, kind: SectionKind) -> Result<SectionWriter<'_>, WriteError> {
+        let offset = self.begin(kind)?;
+        Ok(SectionWriter { writer: self, kind, offset, bytes: 0, hasher: blake3::Hasher::new() })
+    }
+
+    /// Writes a whole section.
+    ///
+    /// # Errors
+    /// The write fails.
+    pub fn put(&mut self, kind: SectionKind, bytes: &[u8]) -> Result<(), WriteError> {
+        let mut section = self.section(kind)?;
+        section.write_all(bytes).map_err(|e| section.explain(e))?;
+        section.finish().map(|_| ())
+    }
+
+    /// Begins a section of a known size that several threads write at any offsets. What nobody writes is zero.
+    ///
+    /// # Errors
+    /// [`WriteError::Misuse`], or the file cannot grow to that size.
+    pub fn sized_section(&mut self, kind: SectionKind, bytes: u64) -> Result<SizedSection<'_>, WriteError> {
+        let offset = self.begin(kind)?;
+        let end = offset.checked_add(bytes).ok_or_else(|| WriteError::Misuse(format!("{} of {bytes} bytes", kind.name())))?;
+        let length = self.temp.file().metadata().map_err(|e| self.error("write", e))?.len();
+        if length < end {
+            self.temp.file().set_len(end).map_err(|e| self.error("write", e))?;
+        }
+        let state = Mutex::new(Frontier { next: 0, waiting: BTreeMap::new(), hasher: blake3::Hasher::new() });
+        Ok(SizedSection { writer: self, kind, offset, bytes, state })
+    }
+
+    /// Writes header and table and gives the file its name. Returns the size of the file.
+    ///
+    /// # Errors
+    /// A section was left unfinished, or the system refuses.
+    pub fn finish(self) -> Result<u64, WriteError> {
+        if let Some(kind) = self.open {
+            return Err(WriteError::Misuse(format!("section {} was not finished", kind.name())));
+        }
+        let layout = Layout { sections: self.sections.clone(), file_bytes: self.end };
+        let file = self.temp.file();
+        file.write_all_at(&layout.encode(), 0).map_err(|e| self.error("write", e))?;
+        file.set_len(self.end).map_err(|e| self.error("write", e))?;
+        let (path, end) = (self.path, self.end);
+        self.temp.publish().map_err(|error| WriteError::Io { path, action: "rename the finished file to", error })?;
+        Ok(end)
+    }
+
+    fn begin(&mut self, kind: SectionKind) -> Result<u64, WriteError> {
+        if let Some(open) = self.open {
+            return Err(WriteError::Misuse(format!("section {} begins in section {}", kind.name(), open.name())));
+        }
+        if self.sections.iter().any(|s| s.kind == kind as u32) {
+            return Err(WriteError::Misuse(format!("section {} is written twice", kind.name())));
+        }
+        self.open = Some(kind);
+        Ok(self.end.next_multiple_of(kind.align()))
+    }
+
+    fn end(&mut self, kind: SectionKind, offset: u64, bytes: u64, hash: &blake3::Hash) {
+        self.sections.push(SectionEntry { kind: kind as u32, flags: 0, offset, bytes, hash: *hash.as_bytes() });
+        self.end = offset + bytes;
+        self.open = None;
+    }
+
+    fn error(&self, action: &'static str, error: io::Error) -> WriteError {
+        if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) {
+            let available = free_bytes(self.temp.file()).unwrap_or(0);
+            return WriteError::NoSpace { directory: self.temp.directory().to_path_buf(), needed: self.reserved, available };
+        }
+        WriteError::Io { path: self.path.clone(), action, error }
+    }
+}
+
+/// A section that is written from front to back.
+#[derive(Debug)]
+pub struct SectionWriter<'w> {
+    writer: &'w mut ArtifactWriter,
+    kind: SectionKind,
+    offset: u64,
+    bytes: u64,
+    hasher: blake3::Hasher,
+}
+
+impl SectionWriter<'_> {
+    /// What an I/O error of this section's `write` means: [`WriteError::NoSpace`] with the figures where the disk is full.
+    pub fn explain(&self, error: io::Error) -> WriteError {
+        self.writer.error("write", error)
+    }
+
+    /// Ends the section; returns its length.
+    ///
+    /// # Errors
+    /// None today; a section that is dropped without this makes [`ArtifactWriter::finish`] fail.
+    pub fn finish(self) -> Result<u64, WriteError> {
+        self.writer.end(self.kind, self.offset, self.bytes, &self.hasher.finalize());
+        Ok(self.bytes)
+    }
+}
+
+impl Write for SectionWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.writer.temp.file().write_at(bytes, self.offset + self.bytes)?;
+        self.hasher.update(&bytes[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A section of fixed size, written at any offsets by any thread.
+#[derive(Debug)]
+pub struct SizedSection<'w> {
+    writer: &'w mut ArtifactWriter,
+    kind: SectionKind,
+    offset: u64,
+    bytes: u64,
+    state: Mutex<Frontier>,
+}
+
+/// How far the section is hashed, and what is written beyond.
+#[derive(Debug)]
+struct Frontier {
+    next: u64,
+    /// Offset -> length of written pieces that lie behind a gap.
+    waiting: BTreeMap<u64, u64>,
+    hasher: blake3::Hasher,
+}
+
+impl SizedSection<'_> {
+    /// Length of the section.
+    pub fn len(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether the section has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Writes bytes at an offset of the section. Pieces must not overlap. Cheapest when they come in about ascending order: then each is
+    /// hashed while it is hot.
+    ///
+    /// # Errors
+    /// [`WriteError::NoSpace`], [`WriteError::Io`]; [`WriteError::Misuse`] if the piece leaves the section or overlaps.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), WriteError> {
+        let length = bytes.len() as u64;
+        if offset.checked_add(length).is_none_or(|end| end > self.bytes) {
+            let name = self.kind.name();
+            return Err(WriteError::Misuse(format!("{length} bytes at {offset} leave section {name} of {}", self.bytes)));
+        }
+        let file = self.writer.temp.file();
+        file.write_all_at(bytes, self.offset + offset).map_err(|e| self.writer.error("write", e))?;
+        let mut state = self.lock();
+        if offset < state.next {
+            return Err(WriteError::Misuse(format!("{length} bytes at {offset} overwrite section {}", self.kind.name())));
+        }
+        if offset == state.next {
+            state.hasher.update(bytes);
+            state.next += length;
+        } else if length > 0 {
+            state.waiting.insert(offset, length);
+        }
+        self.drain(&mut state).map_err(|e| self.writer.error("read back", e))
+    }
+
+    /// Ends the section.
+    ///
+    /// # Errors
+    /// What was written cannot be read back.
+    pub fn finish(self) -> Result<(), WriteError> {
+        let mut state = self.lock();
+        // What is left lies behind gaps; those read as zeros.
+        let (from, length) = (state.next, self.bytes - state.next);
+        state.waiting.clear();
+        hash_file(self.writer.temp.file(), self.offset + from, length, &mut state.hasher).map_err(|e| self.writer.error("read back", e))?;
+        let hash = state.hasher.finalize();
+        drop(state);
+        self.writer.end(self.kind, self.offset, self.bytes, &hash);
+        Ok(())
+    }
+
+    /// Hashes the pieces that the frontier has reached.
+    fn drain(&self, state: &mut Frontier) -> io::Result<()> {
+        while let Some(first) = state.waiting.first_entry() {
+            if *first.key() != state.next {
+                break;
+            }
+            let length = first.remove();
+            hash_file(self.writer.temp.file(), self.offset + state.next, length, &mut state.hasher)?;
+            state.next += length;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Frontier> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn hash_file(file: &File, mut offset: u64, mut length: u64, hasher: &mut blake3::Hasher) -> io::Result<()> {
+    let mut buffer = vec![0; length.min(1 << 20) as usize];
+    while length > 0 {
+        let n = length.min(buffer.len() as u64) as usize;
+        file.read_exact_at(&mut buffer[..n], offset)?;
+        hasher.update(&buffer[..n]);
+        offset += n as u64;
+        length -= n as u64;
+    }
+    Ok(())
+}
+
+/// Bytes that an ordinary user may still write on the file's disk.
+fn free_bytes(file: &File) -> Option<u64> {
+    // SAFETY: a plain C structure of integers, for which zero is valid.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, `stat` is writable.
+    let done = unsafe { libc::fstatvfs(file.as_raw_fd(), &mut stat) };
+    (done == 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
+}

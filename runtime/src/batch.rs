@@ -1,0 +1,216 @@
+//! Ragged batches: what a caller asks for, cut into chunks that fit the buffers, and the row sets that a compiled step reads. No
+//! execution here; that is `step`.
+
+use crate::abi::{ATTENTION_TILE_ROWS, AttentionTile, KV_GROUPS, ROW_SETS, RowSet};
+use crate::kv::KvCache;
+
+/// Which rows of an input get logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Want {
+    /// None: the tokens only go into the cache.
+    None,
+    /// That of the last token.
+    #[default]
+    Last,
+    /// All.
+    All,
+}
+
+/// New tokens of one sequence, at the positions behind those that it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeqInput<'a> {
+    /// Sequence slot.
+    pub slot: usize,
+    /// At least one token.
+    pub tokens: &'a [u32],
+    /// Rows whose logits are wanted.
+    pub logits: Want,
+}
+
+impl SeqInput<'_> {
+    /// Number of rows whose logits are wanted.
+    pub(crate) fn wanted(&self) -> usize {
+        self.wanted_from(0)
+    }
+
+    /// First token whose logits are wanted.
+    pub(crate) fn first_wanted(&self) -> usize {
+        match self.logits {
+            Want::None => self.tokens.len(),
+            Want::Last => self.tokens.len().saturating_sub(1),
+            Want::All => 0,
+        }
+    }
+
+    fn wanted_from(&self, from: usize) -> usize {
+        self.tokens.len() - self.first_wanted().max(from)
+    }
+}
+
+/// Consecutive tokens of one input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// Number of the input in the batch.
+    pub(crate) input: usize,
+    /// First token.
+    pub(crate) from: usize,
+    /// One behind the last token.
+    pub(crate) to: usize,
+}
+
+/// Cuts a batch into steps of at most `max_step` tokens and `max_rows` wanted rows, in order. As a row's result depends on its
+/// sequence alone, the cuts do not show in it.
+pub(crate) fn chunks(batch: &[SeqInput<'_>], max_step: usize, max_rows: usize) -> Vec<Vec<Piece>> {
+    let mut chunks = Vec::new();
+    let (mut chunk, mut tokens, mut rows) = (Vec::new(), 0, 0);
+    for (i, input) in batch.iter().enumerate() {
+        let (length, first_wanted) = (input.tokens.len(), input.first_wanted());
+        let mut from = 0;
+        while from < length {
+            // Up to the first row that no longer fits.
+            let to = length.min(from + max_step - tokens).min(first_wanted.max(from) + max_rows - rows);
+            if to > from {
+                tokens += to - from;
+                rows += to - to.min(first_wanted.max(from));
+                chunk.push(Piece { input: i, from, to });
+                from = to;
+            }
+            if from < length {
+                chunks.push(std::mem::take(&mut chunk));
+                (tokens, rows) = (0, 0);
+            }
+        }
+    }
+    if !chunk.is_empty() {
+        chunks.push(chunk);
+    }
+    chunks
+}
+
+/// The arrays behind the [`RowSet`]s of one step; reused from step to step.
+#[derive(Debug, Default)]
+pub(crate) struct StepRows {
+    /// Ids of row set 0.
+    pub(crate) tokens: Vec<u32>,
+    sets: [Rows; ROW_SETS],
+}
+
+#[derive(Debug, Default)]
+struct Rows {
+    index: Vec<u32>,
+    pos: Vec<u32>,
+    page: [Vec<u64>; KV_GROUPS],
+    tiles: Vec<AttentionTile>,
+}
+
+impl StepRows {
+    /// Fills the rows of a chunk, and makes the sequences longer by its tokens.
+    pub(crate) fn fill(&mut self, batch: &[SeqInput<'_>], chunk: &[Piece], kv: &mut KvCache) {
+        self.tokens.clear();
+        self.sets.iter_mut().for_each(Rows::clear);
+        for piece in chunk {
+            let input = &batch[piece.input];
+            let start = kv.len(input.slot);
+            kv.extend(input.slot, piece.to - piece.from);
+            for (i, token) in (piece.from..piece.to).enumerate() {
+                let row = self.tokens.len() as u32;
+                self.tokens.push(input.tokens[token]);
+                self.sets[0].push(row, input.slot, start + i, kv);
+                if token >= input.first_wanted() {
+                    self.sets[1].push(row, input.slot, start + i, kv);
+                }
+            }
+        }
+    }
+
+    /// Number of wanted rows.
+    pub(crate) fn wanted(&self) -> usize {
+        self.sets[1].index.len()
+    }
+
+    /// Pointers for a step; valid until the next [`StepRows::fill`].
+    pub(crate) fn row_sets(&self) -> [RowSet; ROW_SETS] {
+        std::array::from_fn(|i| {
+            let rows = &self.sets[i];
+            RowSet {
+                n: rows.index.len() as u64,
+                index: rows.index.as_ptr(),
+                pos: rows.pos.as_ptr(),
+                page: std::array::from_fn(|g| rows.page[g].as_ptr()),
+                tiles: rows.tiles.as_ptr(),
+                n_tiles: rows.tiles.len() as u64,
+            }
+        })
+    }
+}
+
+impl Rows {
+    fn clear(&mut self) {
+        self.index.clear();
+        self.pos.clear();
+        self.page.iter_mut().for_each(Vec::clear);
+        self.tiles.clear();
+    }
+
+    fn push(&mut self, index: u32, slot: usize, position: usize, kv: &KvCache) {
+        let (row, pos) = (self.index.len() as u32, position as u32);
+        self.index.push(index);
+        self.pos.push(pos);
+        for group in 0..kv.group_count() {
+            self.page[group].push(kv.page_offset(group, slot, position));
+        }
+        match self.tiles.last_mut() {
+            Some(t) if t.slot == slot as u32 && t.pos + t.rows == pos && (t.rows as usize) < ATTENTION_TILE_ROWS => t.rows += 1,
+            _ => self.tiles.push(AttentionTile { row, rows: 1, slot: slot as u32, pos }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::meta::KvMeta;
+
+    fn input(slot: usize, tokens: &[u32], logits: Want) -> SeqInput<'_> {
+        SeqInput { slot, tokens, logits }
+    }
+
+    #[test]
+    fn chunks_cover_every_token_once_and_fit_the_buffers() {
+        let ids: Vec<u32> = (0..40).collect();
+        for (max_step, max_rows) in [(1, 1), (3, 2), (8, 1), (7, 7), (100, 3), (100, 100)] {
+            for wants in [[Want::None, Want::Last, Want::All], [Want::Last; 3], [Want::All; 3], [Want::None; 3]] {
+                let batch = [input(0, &ids[..17], wants[0]), input(2, &ids[..1], wants[1]), input(1, &ids, wants[2])];
+                let mut next = [0; 3];
+                for chunk in chunks(&batch, max_step, max_rows) {
+                    let tokens: usize = chunk.iter().map(|p| p.to - p.from).sum();
+                    let rows: usize = chunk.iter().map(|p| p.to - p.to.min(batch[p.input].first_wanted().max(p.from))).sum();
+                    assert!(tokens <= max_step && rows <= max_rows && tokens > 0, "{chunk:?}");
+                    for p in &chunk {
+                        assert_eq!(p.from, next[p.input]);
+                        next[p.input] = p.to;
+                    }
+                }
+                assert_eq!(next, [17, 1, 40]);
+            }
+        }
+        assert!(chunks(&[], 1, 1).is_empty());
+    }
+
+    #[test]
+    fn tiles_are_consecutive_positions_of_one_slot_in_both_row_sets() {
+        let meta = KvMeta { layers: 1, format: "f32".to_owned(), kv_heads: 1, head_dim: 16, page_bytes: 8192, chunk: 0 };
+        let mut kv = KvCache::new(&[meta], 4, 200).expect("cache");
+        kv.extend(2, 62);
+        let batch = [input(2, &[1, 2, 3, 4, 5, 6], Want::All), input(0, &[7, 8], Want::Last), input(3, &[9], Want::None)];
+        let mut rows = StepRows::default();
+        rows.fill(&batch, &chunks(&batch, 100, 100)[0], &mut kv);
+        let tile = |row, rows, slot, pos| AttentionTile { row, rows, slot, pos };
+        assert_eq!(rows.sets[0].tiles, [tile(0, 4, 2, 62), tile(4, 2, 2, 66), tile(6, 2, 0, 0), tile(8, 1, 3, 0)]);
+        assert_eq!(rows.sets[1].tiles, [tile(0, 4, 2, 62), tile(4, 2, 2, 66), tile(6, 1, 0, 1)]);
+        assert_eq!(rows.sets[1].index, [0, 1, 2, 3, 4, 5, 7]);
+        assert_eq!(rows.tokens, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(rows.sets[0].page[0][..3], [0, 0, 8192]);
+        assert_eq!(kv.len(2), 68);
+    }
+}

@@ -1,0 +1,152 @@
+//! AVX2 with FMA: the vectors and the kernels that the templates make of them.
+
+use super::lanes::Lanes;
+use super::mac::{Bf16, Bf16ByF32, F32};
+use super::{dot, flash, peak};
+use std::arch::x86_64::*;
+
+/// Two ymm registers.
+pub(super) struct Avx2;
+
+impl Lanes for Avx2 {
+    type F = [__m256; 2];
+    const AHEAD_WIDENING: usize = 1024;
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [__m256; 2] {
+        // SAFETY: the caller's promise, here and below.
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+    #[inline(always)]
+    unsafe fn load(at: *const f32) -> [__m256; 2] {
+        // SAFETY: see `splat`.
+        unsafe { [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))] }
+    }
+    #[inline(always)]
+    unsafe fn store(at: *mut f32, x: [__m256; 2]) {
+        // SAFETY: see `splat`.
+        unsafe {
+            _mm256_storeu_ps(at, x[0]);
+            _mm256_storeu_ps(at.add(8), x[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: see `splat`.
+        unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: see `splat`.
+        unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: see `splat`.
+        unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+    }
+    #[inline(always)]
+    unsafe fn neg_mul_add(a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: see `splat`.
+        unsafe { [_mm256_fnmadd_ps(a[0], b[0], c[0]), _mm256_fnmadd_ps(a[1], b[1], c[1])] }
+    }
+    #[inline(always)]
+    unsafe fn max(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: see `splat`.
+        unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn load_pairs(at: *const u8) -> ([__m256; 2], [__m256; 2]) {
+        // SAFETY: see `splat`.
+        unsafe {
+            let (a, b) = (widen(_mm256_loadu_si256(at.cast())), widen(_mm256_loadu_si256(at.add(32).cast())));
+            ([a.0, b.0], [a.1, b.1])
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat_pair(at: *const u8) -> ([__m256; 2], [__m256; 2]) {
+        // SAFETY: see `splat`.
+        unsafe {
+            let (first, second) = widen(_mm256_set1_epi32(at.cast::<i32>().read_unaligned()));
+            ([first; 2], [second; 2])
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_exponent(x: [__m256; 2], n: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: see `splat`.
+        unsafe {
+            let half = |x, n| _mm256_add_epi32(_mm256_castps_si256(x), _mm256_slli_epi32::<23>(_mm256_castps_si256(n)));
+            [_mm256_castsi256_ps(half(x[0], n[0])), _mm256_castsi256_ps(half(x[1], n[1]))]
+        }
+    }
+    #[inline(always)]
+    unsafe fn zero_where_less(x: [__m256; 2], y: [__m256; 2], limit: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: see `splat`.
+        unsafe {
+            let half = |x, y, limit| _mm256_and_ps(x, _mm256_cmp_ps::<_CMP_NLT_UQ>(y, limit));
+            [half(x[0], y[0], limit[0]), half(x[1], y[1], limit[1])]
+        }
+    }
+    #[inline(always)]
+    unsafe fn max_lane(x: [__m256; 2]) -> f32 {
+        // SAFETY: see `splat`.
+        unsafe {
+            let x = _mm256_max_ps(x[0], x[1]);
+            let x = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+            let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+            _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        // SAFETY: see `splat`.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+}
+
+/// Pairs of bf16 as f32.
+#[inline(always)]
+unsafe fn widen(pairs: __m256i) -> (__m256, __m256) {
+    // SAFETY: as for [`Lanes`].
+    unsafe {
+        let second = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32));
+        (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(second))
+    }
+}
+
+macro_rules! kernels {
+    ($($(#[$doc:meta])* $name:ident = $template:expr;)*) => { $(
+        $(#[$doc])*
+        #[target_feature(enable = "avx2,fma")]
+        pub(super) unsafe extern "C" fn $name(args: *const u8) {
+            // SAFETY: the contract of the arguments; the features are enabled here and checked before the kernel is handed out.
+            unsafe { $template(&*args.cast()) }
+        }
+    )* };
+}
+
+kernels! {
+    /// One row.
+    dot_f32_one = dot::stream::<F32<Avx2>, 1, 1>;
+    /// Up to 6 rows.
+    dot_f32_many = dot::rows::<F32<Avx2>, 1, 6>;
+    /// One row.
+    dot_bf16_one = dot::stream::<Bf16<Avx2>, 1, 1>;
+    /// Up to 5 rows.
+    dot_bf16_many = dot::converted_rows::<Bf16<Avx2>, Bf16ByF32<Avx2>, 3, 5>;
+    /// f32 pages.
+    attention_f32 = flash::attention::<F32<Avx2>, 6, 3, 2>;
+    /// bf16 pages, all arithmetic in f32.
+    attention_bf16 = flash::attention::<Bf16ByF32<Avx2>, 5, 5, 1>;
+    v32 = flash::attention::<F32<Avx2>, 6, 3, 2>;
+    v41 = flash::attention::<F32<Avx2>, 6, 4, 1>;
+    v61 = flash::attention::<F32<Avx2>, 6, 6, 1>;
+    v14 = flash::attention::<F32<Avx2>, 6, 1, 4>;
+    v22 = flash::attention::<F32<Avx2>, 6, 2, 2>;
+    w51 = flash::attention::<Bf16ByF32<Avx2>, 5, 5, 1>;
+    w41 = flash::attention::<Bf16ByF32<Avx2>, 4, 4, 1>;
+    w61 = flash::attention::<Bf16ByF32<Avx2>, 6, 6, 1>;
+    w22 = flash::attention::<Bf16ByF32<Avx2>, 5, 2, 2>;
+    w14 = flash::attention::<Bf16ByF32<Avx2>, 5, 1, 4>;
+    /// The roof.
+    peak_f32 = peak::peak::<F32<Avx2>, 6>;
+}

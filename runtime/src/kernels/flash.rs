@@ -1,0 +1,322 @@
+//! The attention template over any [`Mac`]: page after page of the cache with a running maximum (Milakov and Gimelshein, 2018; Dao et al.,
+//! 2022). All query heads of a group and all rows of a tile share the loads of keys and values.
+//!
+//! What is computed for a query depends on its position and on the pages, which begin at multiples of 64: never on the other queries. A
+//! page that a query does not see is skipped for it; a hidden key in a page that it does see gets probability 0.
+
+use super::exp::exp;
+use super::lanes::Lanes;
+use super::mac::Mac;
+use super::table::first_key;
+use super::tile::{self, F, Lines, Rows, for_rows};
+use crate::abi::{AttentionArgs, PAGE_TOKENS, ROWS, SCRATCH_BYTES};
+use std::ops::Range;
+
+/// Bytes of a line.
+const LINE: usize = 64;
+
+/// State of a number of queries, in the kernel's scratch. Query `i` is head `i % group` of row `i / group`, counted from `first`.
+struct Queries {
+    first: usize,
+    n: usize,
+    /// Queries in the form that the [`Mac`] wants.
+    q: *mut u8,
+    q_stride: usize,
+    /// Scores, then probabilities, in the form that the [`Mac`] wants; [`P_STRIDE`] bytes apart.
+    p: *mut u8,
+    /// Running sums of probabilities, 16 partial sums each.
+    sum: *mut f32,
+    /// Running maxima.
+    max: *mut f32,
+    /// Factors on what was summed before the page at hand.
+    shrink: *mut f32,
+}
+
+/// Bytes from the scores of a query to those of the next.
+const P_STRIDE: usize = PAGE_TOKENS * 4;
+
+impl Queries {
+    /// As many queries from `first` on as fit the scratch, at least one.
+    ///
+    /// # Safety
+    /// `scratch` has `SCRATCH_BYTES / 2` bytes.
+    unsafe fn new<K: Mac>(a: &AttentionArgs, first: usize) -> Queries {
+        let q_stride = a.head_dim as usize / K::ELEMENTS * K::X_BYTES;
+        let each = q_stride + P_STRIDE + LINE + 8;
+        let n = (SCRATCH_BYTES / 2 / each).clamp(1, (a.rows * a.group) as usize - first);
+        // SAFETY: the caller's promise; `each` counts the bytes of all arrays.
+        unsafe {
+            let q = a.scratch;
+            let p = q.add(n * q_stride);
+            let sum = p.add(n * P_STRIDE).cast::<f32>();
+            let max = sum.add(n * ROWS);
+            Queries { first, n, q, q_stride, p, sum, max, shrink: max.add(n) }
+        }
+    }
+
+    /// Where the result of query `i` stands.
+    unsafe fn out(&self, a: &AttentionArgs, i: usize) -> *mut f32 {
+        let (row, head) = ((self.first + i) / a.group as usize, (self.first + i) % a.group as usize);
+        // SAFETY: `out` has `rows` rows of `group * head_dim` elements.
+        unsafe { a.out.byte_add(row * a.out_stride as usize).add(head * a.head_dim as usize) }
+    }
+}
+
+/// Attention of a tile. Scores come in tiles of up to `Q` queries, values in tiles of up to `M` queries by `C` columns of 16.
+///
+/// # Safety
+/// The contract of [`AttentionArgs`], and as for [`Mac`].
+#[inline(always)]
+pub(super) unsafe fn attention<K: Mac, const Q: usize, const M: usize, const C: usize>(a: &AttentionArgs) {
+    let all = (a.rows * a.group) as usize;
+    let mut first = 0;
+    while first < all {
+        // SAFETY: the caller's promise.
+        first += unsafe {
+            let queries = Queries::new::<K>(a, first);
+            begin::<K>(a, &queries);
+            let pos = |i: usize| a.pos + ((first + i) / a.group as usize) as u64;
+            let pages = first_key(pos(0), a.chunk) / PAGE_TOKENS as u64..=pos(queries.n - 1) / PAGE_TOKENS as u64;
+            for page in pages.clone() {
+                let keys = page * PAGE_TOKENS as u64..(page + 1) * PAGE_TOKENS as u64;
+                let sees = |i: &usize| pos(*i) >= keys.start && first_key(pos(*i), a.chunk) < keys.end;
+                let Some(low) = (0..queries.n).find(sees) else { continue };
+                let high = (low..queries.n).rfind(sees).map_or(low, |i| i + 1);
+                // Whole lines of tokens, up to the last that any of these queries sees.
+                let tokens = ((pos(high - 1) + 1).min(keys.end) - keys.start).next_multiple_of(ROWS as u64) as usize;
+                let base = a.kv.add(*a.table.add(page as usize) as usize * a.page_bytes as usize);
+                let v = base.add(a.v_offset as usize);
+                scores::<K, Q>(a, &queries, low..high, base.add(a.k_offset as usize), v, tokens);
+                for i in low..high {
+                    let from = first_key(pos(i), a.chunk).saturating_sub(keys.start) as usize;
+                    let to = (pos(i) + 1 - keys.start).min(tokens as u64) as usize;
+                    probabilities::<K>(a, &queries, i, from..to, tokens);
+                }
+                let next = if page < *pages.end() { *a.table.add(page as usize + 1) as usize * a.page_bytes as usize } else { 0 };
+                values::<K, M, C>(a, &queries, low..high, v, a.kv.add(next + a.k_offset as usize), tokens);
+            }
+            end::<K>(a, &queries);
+            queries.n
+        };
+    }
+}
+
+/// Takes the queries over and clears the rest.
+///
+/// # Safety
+/// As for [`attention`].
+#[inline(always)]
+unsafe fn begin<K: Mac>(a: &AttentionArgs, queries: &Queries) {
+    let blocks = a.head_dim as usize / ROWS;
+    for i in 0..queries.n {
+        let (row, head) = ((queries.first + i) / a.group as usize, (queries.first + i) % a.group as usize);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let from = a.q.byte_add(row * a.q_stride as usize).add(head * a.head_dim as usize);
+            let to = queries.q.add(i * queries.q_stride);
+            let out = queries.out(a, i);
+            for block in 0..blocks {
+                K::put_x(to.add(block * ROWS / K::ELEMENTS * K::X_BYTES), K::L::load(from.add(block * ROWS)));
+                K::L::store(out.add(block * ROWS), K::L::splat(0.0));
+            }
+            K::L::store(queries.sum.add(i * ROWS), K::L::splat(0.0));
+            queries.max.add(i).write(f32::NEG_INFINITY);
+        }
+    }
+}
+
+/// Part i of n of lines
+unsafe fn soon<K: Mac>(at: *const u8, i: usize, n: usize, lines: usize) {
+    if PF.load(std::sync::atomic::Ordering::Relaxed) == 0 { return; }
+    for l in lines * i / n..lines * (i + 1) / n {
+        unsafe { K::L::prefetch(at.wrapping_add(l * LINE)) }
+    }
+}
+pub static PF: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+/// The size of parts of `n`, at most `max` each, none much smaller than the others: small tiles are slow.
+fn even_parts(n: usize, max: usize) -> usize {
+    n.div_ceil(n.div_ceil(max))
+}
+
+/// Scores of some queries and the first `tokens` keys of a page, without the scale.
+///
+/// # Safety
+/// As for [`attention`].
+#[inline(always)]
+unsafe fn scores<K: Mac, const Q: usize>(a: &AttentionArgs, queries: &Queries, range: Range<usize>, k: *const u8, v: *const u8, tokens: usize) {
+    let count = a.head_dim as usize / K::ELEMENTS;
+    for block in 0..tokens / ROWS {
+        unsafe { soon::<K>(v, block, tokens / ROWS, tokens * a.head_dim as usize / K::ELEMENTS / 16) }
+        let mut i = range.start;
+        let even = even_parts(range.len(), Q);
+        while i < range.end {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let lines = Lines { at: k.add(block * count * LINE), stride: LINE, column: 0, count };
+                let x = Rows { at: queries.q.add(i * queries.q_stride), step: K::X_BYTES, stride: queries.q_stride };
+                let to = queries.p.add(i * P_STRIDE).cast::<f32>().add(block * ROWS);
+                macro_rules! up_to_q {
+                    ($($n:literal)*) => {
+                        match even.min(range.end - i) {
+                            $($n if $n < Q => score_tile::<K, $n>(lines, x, to),)*
+                            _ => score_tile::<K, Q>(lines, x, to),
+                        }
+                    };
+                }
+                up_to_q!(1 2 3 4 5 6 7 8 9 10 11);
+            }
+            i += even;
+        }
+    }
+}
+
+/// Scores of `M` queries and 16 keys.
+///
+/// # Safety
+/// As for [`attention`].
+#[inline(always)]
+unsafe fn score_tile<K: Mac, const M: usize>(lines: Lines, x: Rows, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [[K::L::splat(0.0); 1]; M];
+        tile::add::<K, M, 1>(&mut sums, lines, x);
+        for_rows!(M, t => { K::L::store(to.byte_add(t * P_STRIDE), sums[t][0]) });
+    }
+}
+
+/// Turns the scores of query `i` into probabilities under the running maximum, in place; only tokens in `visible` have any.
+///
+/// # Safety
+/// As for [`attention`].
+#[inline(always)]
+unsafe fn probabilities<K: Mac>(a: &AttentionArgs, queries: &Queries, i: usize, visible: Range<usize>, tokens: usize) {
+    // SAFETY: the caller's promise. A probability takes no more bytes than a score, so line after line can be replaced.
+    unsafe {
+        let p = queries.p.add(i * P_STRIDE);
+        let scores = std::slice::from_raw_parts_mut(p.cast::<f32>(), tokens);
+        scores[..visible.start].fill(f32::NEG_INFINITY);
+        scores[visible.end..].fill(f32::NEG_INFINITY);
+        let scale = K::L::splat(a.scale);
+        let mut score = [K::L::splat(f32::NEG_INFINITY); PAGE_TOKENS / ROWS];
+        let mut top = score[0];
+        for (block, score) in score.iter_mut().enumerate().take(tokens / ROWS) {
+            *score = K::L::mul(K::L::load(p.cast::<f32>().add(block * ROWS)), scale);
+            top = K::L::max(top, *score);
+        }
+        let old = *queries.max.add(i);
+        let max = old.max(K::L::max_lane(top));
+        let shrink = exp(old - max);
+        let mut sum = K::L::mul(K::L::load(queries.sum.add(i * ROWS)), K::L::splat(shrink));
+        for (block, score) in score.into_iter().enumerate().take(tokens / ROWS) {
+            let e = K::L::exp(K::L::add(score, K::L::splat(-max)));
+            sum = K::L::add(sum, K::put_x(p.add(block * ROWS / K::ELEMENTS * K::X_BYTES), e));
+        }
+        K::L::store(queries.sum.add(i * ROWS), sum);
+        queries.max.add(i).write(max);
+        queries.shrink.add(i).write(shrink);
+    }
+}
+
+/// Adds the values of a page to the results of some queries.
+///
+/// # Safety
+/// As for [`attention`].
+#[inline(always)]
+unsafe fn values<K: Mac, const M: usize, const C: usize>(
+    a: &AttentionArgs,
+    queries: &Queries,
+    range: Range<usize>,
+    v: *const u8,
+    next: *const u8,
+    tokens: usize,
+) {
+    let columns = a.head_dim as usize / ROWS;
+    let whole = columns - columns % C;
+    let lines =
+        |column: usize| Lines { at: v.wrapping_add(column * LINE), stride: columns * LINE, column: LINE, count: tokens / K::ELEMENTS };
+    for column in (0..whole).step_by(C) {
+        unsafe { soon::<K>(next, column / C, whole / C, 4 * a.head_dim as usize / K::ELEMENTS) }
+        // SAFETY: the caller's promise.
+        unsafe { value_columns::<K, M, C>(a, queries, range.clone(), lines(column), column) }
+    }
+    for column in whole..columns {
+        // SAFETY: the caller's promise.
+        unsafe { value_columns::<K, M, 1>(a, queries, range.clone(), lines(column), column) }
+    }
+}
+
+/// As [`values`] for `C` columns of 16 from `column` on.
+///
+/// # Safety
+/// As for [`attention`].
+#[inline(always)]
+unsafe fn value_columns<K: Mac, const M: usize, const C: usize>(
+    a: &AttentionArgs,
+    queries: &Queries,
+    range: Range<usize>,
+    lines: Lines,
+    column: usize,
+) {
+    let mut i = range.start;
+    let even = even_parts(range.len(), M);
+    while i < range.end {
+        macro_rules! up_to_m {
+            ($($n:literal)*) => {
+                match even.min(range.end - i) {
+                    $($n if $n < M => value_tile::<K, $n, C>(a, queries, i, lines, column),)*
+                    _ => value_tile::<K, M, C>(a, queries, i, lines, column),
+                }
+            };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { up_to_m!(1 2 3 4 5) }
+        i += even;
+    }
+}
+
+/// As [`values`] for `M` queries from `i` on and `C` columns of 16.
+///
+/// # Safety
+/// As for [`attention`].
+#[inline(always)]
+unsafe fn value_tile<K: Mac, const M: usize, const C: usize>(a: &AttentionArgs, queries: &Queries, i: usize, lines: Lines, column: usize) {
+    const { assert!(M <= 6) };
+    // SAFETY: the caller's promise.
+    unsafe {
+        let out: [*mut f32; M] = std::array::from_fn(|t| queries.out(a, i + t).add(column * ROWS));
+        let mut sums: [[F<K>; C]; M] = [[K::L::splat(0.0); C]; M];
+        for_rows!(M, t => {
+            let shrink = K::L::splat(*queries.shrink.add(i + t));
+            for c in 0..C {
+                sums[t][c] = K::L::mul(K::L::load(out[t].add(c * ROWS)), shrink);
+            }
+        });
+        let x = Rows { at: queries.p.add(i * P_STRIDE), step: K::X_BYTES, stride: P_STRIDE };
+        tile::add::<K, M, C>(&mut sums, lines, x);
+        for_rows!(M, t => {
+            for c in 0..C {
+                K::L::store(out[t].add(c * ROWS), sums[t][c]);
+            }
+        });
+    }
+}
+
+/// Divides by the sums of the probabilities.
+///
+/// # Safety
+/// As for [`attention`].
+#[inline(always)]
+unsafe fn end<K: Mac>(a: &AttentionArgs, queries: &Queries) {
+    for i in 0..queries.n {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let sum: f32 = std::slice::from_raw_parts(queries.sum.add(i * ROWS), ROWS).iter().sum();
+            let factor = K::L::splat(1.0 / sum);
+            let out = queries.out(a, i);
+            for block in 0..a.head_dim as usize / ROWS {
+                K::L::store(out.add(block * ROWS), K::L::mul(K::L::load(out.add(block * ROWS)), factor));
+            }
+        }
+    }
+}

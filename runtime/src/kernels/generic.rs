@@ -1,0 +1,168 @@
+//! The generic twins: every dot and attention kernel once more, in plain Rust, for every architecture and as the meaning of the others.
+
+use super::exp::exp;
+use super::table::first_key;
+use crate::abi::{AttentionArgs, DotArgs, PAGE_TOKENS, ROWS};
+use crate::format::KvFormat;
+
+/// Elements of 16 rows (or tokens, or columns) at one place of the sum.
+type Line = [f32; ROWS];
+
+/// How 4 bytes are read: one f32 or two bf16.
+trait Format {
+    const KV: KvFormat;
+    /// Elements in 4 bytes.
+    const PAIR: usize = Self::KV.pair();
+    /// Element `j` of the 4 bytes.
+    fn element(word: u32, j: usize) -> f32;
+
+    /// Element `j` of each of 16 words.
+    ///
+    /// # Safety
+    /// 64 bytes at `at` are readable.
+    #[inline(always)]
+    unsafe fn line(at: *const u8, j: usize) -> Line {
+        // SAFETY: the caller's promise; bytes have no alignment.
+        let words: [u32; ROWS] = unsafe { at.cast::<[u32; ROWS]>().read_unaligned() };
+        words.map(|w| Self::element(w, j))
+    }
+}
+
+struct F32;
+impl Format for F32 {
+    const KV: KvFormat = KvFormat::F32;
+    #[inline(always)]
+    fn element(word: u32, _j: usize) -> f32 {
+        f32::from_bits(word)
+    }
+}
+
+struct Bf16;
+impl Format for Bf16 {
+    const KV: KvFormat = KvFormat::Bf16;
+    #[inline(always)]
+    fn element(word: u32, j: usize) -> f32 {
+        f32::from_bits(if j == 0 { word << 16 } else { word & 0xffff_0000 })
+    }
+}
+
+fn multiply_add(sum: &mut Line, line: &Line, x: f32) {
+    sum.iter_mut().zip(line).for_each(|(s, w)| *s += w * x);
+}
+
+/// f32 weights and activations.
+pub(super) unsafe extern "C" fn dot_f32(args: *const u8) {
+    // SAFETY: the contract of `DotArgs`.
+    unsafe { dot::<F32>(&*args.cast()) }
+}
+
+/// bf16 weights and activations, f32 sums.
+pub(super) unsafe extern "C" fn dot_bf16(args: *const u8) {
+    // SAFETY: the contract of `DotArgs`.
+    unsafe { dot::<Bf16>(&*args.cast()) }
+}
+
+unsafe fn dot<F: Format>(a: &DotArgs) {
+    let lines = a.k as usize / F::PAIR;
+    for block in 0..a.blocks as usize {
+        for t in 0..a.m as usize {
+            // SAFETY: `w` has `blocks` blocks of `lines` lines, `x` and `out` have `m` rows of `k` and `16 * blocks` elements.
+            unsafe {
+                let w = a.w.add(block * lines * 64);
+                let x = a.x.add(t * a.x_stride as usize).cast::<u32>();
+                let mut sum = [0.0; ROWS];
+                for l in 0..lines {
+                    let word = x.add(l).read_unaligned();
+                    for j in 0..F::PAIR {
+                        multiply_add(&mut sum, &F::line(w.add(l * 64), j), F::element(word, j));
+                    }
+                }
+                a.out.byte_add(t * a.out_stride as usize).cast::<Line>().add(block).write_unaligned(sum);
+            }
+        }
+    }
+}
+
+/// Attention over f32 pages.
+pub(super) unsafe extern "C" fn attention_f32(args: *const u8) {
+    // SAFETY: the contract of `AttentionArgs`.
+    unsafe { attention::<F32>(&*args.cast()) }
+}
+
+/// Attention over bf16 pages; queries and probabilities stay f32.
+pub(super) unsafe extern "C" fn attention_bf16(args: *const u8) {
+    // SAFETY: the contract of `AttentionArgs`.
+    unsafe { attention::<Bf16>(&*args.cast()) }
+}
+
+/// Page by page with a running maximum (Milakov and Gimelshein, 2018), each row and head by itself.
+unsafe fn attention<F: Format>(a: &AttentionArgs) {
+    let head_dim = a.head_dim as usize;
+    for r in 0..a.rows {
+        let pos = a.pos + r;
+        let first = first_key(pos, a.chunk);
+        for h in 0..a.group as usize {
+            // SAFETY: `q` and `out` have `rows` rows of `group * head_dim` elements; every page up to that of `pos` is in the table, and
+            // has K and V of this head at the offsets.
+            unsafe {
+                let q = a.q.byte_add((r * a.q_stride) as usize).add(h * head_dim);
+                let out = a.out.byte_add((r * a.out_stride) as usize).add(h * head_dim);
+                let out = std::slice::from_raw_parts_mut(out, head_dim);
+                out.fill(0.0);
+                let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0);
+                for page in first / PAGE_TOKENS as u64..=pos / PAGE_TOKENS as u64 {
+                    let base = a.kv.add(*a.table.add(page as usize) as usize * a.page_bytes as usize);
+                    let mut p = scores::<F>(base.add(a.k_offset as usize), q, head_dim, a.scale);
+                    for (t, p) in p.iter_mut().enumerate() {
+                        if !(first..=pos).contains(&(page * PAGE_TOKENS as u64 + t as u64)) {
+                            *p = f32::NEG_INFINITY;
+                        }
+                    }
+                    let new_max = p.iter().fold(max, |m, &s| m.max(s));
+                    let shrink = exp(max - new_max);
+                    max = new_max;
+                    p.iter_mut().for_each(|p| *p = exp(*p - max));
+                    sum = sum * shrink + p.iter().sum::<f32>();
+                    out.iter_mut().for_each(|o| *o *= shrink);
+                    add_values::<F>(base.add(a.v_offset as usize), &p, out);
+                }
+                out.iter_mut().for_each(|o| *o /= sum);
+            }
+        }
+    }
+}
+
+/// `scale * (q . k)` of the 64 keys of a page.
+///
+/// # Safety
+/// `k` is the K of a head in a page, `q` has `head_dim` elements.
+unsafe fn scores<F: Format>(k: *const u8, q: *const f32, head_dim: usize, scale: f32) -> [f32; PAGE_TOKENS] {
+    let mut scores = [0.0; PAGE_TOKENS];
+    for (tile, scores) in scores.chunks_exact_mut(ROWS).enumerate() {
+        let mut sum = [0.0; ROWS];
+        for i in 0..head_dim {
+            // SAFETY: the caller's promise; the line of element `i - i % PAIR` begins with token 0 of the tile.
+            unsafe {
+                let line = k.add(F::KV.k_offset(head_dim, tile * ROWS, i - i % F::PAIR));
+                multiply_add(&mut sum, &F::line(line, i % F::PAIR), *q.add(i));
+            }
+        }
+        scores.iter_mut().zip(sum).for_each(|(s, sum)| *s = sum * scale);
+    }
+    scores
+}
+
+/// `out += p . V` of the 64 tokens of a page.
+///
+/// # Safety
+/// `v` is the V of a head in a page with `out.len()` elements a token.
+unsafe fn add_values<F: Format>(v: *const u8, p: &[f32; PAGE_TOKENS], out: &mut [f32]) {
+    let head_dim = out.len();
+    for (t, &p) in p.iter().enumerate() {
+        for (block, out) in out.chunks_exact_mut(ROWS).enumerate() {
+            // SAFETY: the caller's promise; the line begins with token `t - t % PAIR` of the pair.
+            let line = unsafe { F::line(v.add(F::KV.v_offset(head_dim, t - t % F::PAIR, block * ROWS)), t % F::PAIR) };
+            out.iter_mut().zip(line).for_each(|(o, v)| *o += p * v);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Kernels: the inner loops that compiled step programs call through pointers. One table row each ([`table`]), one readable generic twin
+//! each (`generic`); the rows for an instruction set are one template (`tile`, `flash`) over its vectors (`lanes`, `mac`).
+//!
+//! The order in which an element is summed depends on nothing but the row's format and instruction set. So a row of a batch has the
+//! same bits alone and in company, and all rows of one format and instruction set agree bit for bit.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub mod bench;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod dot;
+mod exp;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub mod flash;
+mod generic;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod lanes;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod mac;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+pub(crate) mod peak;
+mod rows;
+pub mod table;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod tile;
+
+pub use table::{KERNELS, KernelError, KernelRow, candidates, resolve};
+
+#[cfg(test)]
+mod attention_tests;
+#[cfg(test)]
+mod dot_tests;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,79 @@
+//! Multiply-accumulates from registers alone: the roof of the kernels, not a kernel. Used by `roof`.
+
+use super::table::Isa;
+#[cfg(target_arch = "aarch64")]
+use super::table::NEON;
+#[cfg(target_arch = "x86_64")]
+use super::table::{AVX2, AVX512, AVX512BF16};
+use crate::abi::Kernel;
+
+/// A loop that does nothing but multiply and add.
+#[derive(Debug)]
+pub(crate) struct Peak {
+    isa: Option<&'static Isa>,
+    bf16: bool,
+    /// Takes a pointer to the number of rounds, a `u64`.
+    pub(crate) run: Kernel,
+    /// Multiply-accumulates in a round.
+    pub(crate) macs_per_round: u64,
+}
+
+/// The fastest that a CPU with these features has; `bf16`: products of bf16 too.
+pub(crate) fn best(bf16: bool, has_feature: impl Fn(&str) -> bool) -> &'static Peak {
+    let fits = |p: &&Peak| (bf16 || !p.bf16) && p.isa.is_none_or(|isa| isa.features.iter().all(|f| has_feature(f)));
+    PEAKS.iter().rfind(fits).unwrap_or(&PEAKS[0])
+}
+
+static PEAKS: &[Peak] = &[
+    Peak { isa: None, bf16: false, run: generic, macs_per_round: 12 * 16 },
+    #[cfg(target_arch = "x86_64")]
+    Peak { isa: Some(&AVX2), bf16: false, run: super::avx2::peak_f32, macs_per_round: 6 * 16 },
+    #[cfg(target_arch = "x86_64")]
+    Peak { isa: Some(&AVX512), bf16: false, run: super::avx512::peak_f32, macs_per_round: 12 * 16 },
+    #[cfg(target_arch = "x86_64")]
+    Peak { isa: Some(&AVX512BF16), bf16: true, run: super::avx512::peak_dpbf16, macs_per_round: 12 * 32 },
+    #[cfg(target_arch = "aarch64")]
+    Peak { isa: Some(&NEON), bf16: false, run: super::neon::peak_f32, macs_per_round: 6 * 16 },
+];
+
+/// 12 sums of 16.
+unsafe extern "C" fn generic(rounds: *const u8) {
+    // SAFETY: the contract of `Peak::run`.
+    let rounds = unsafe { *rounds.cast::<u64>() };
+    let mut sums = [[0.0f32; 16]; 12];
+    let x = std::hint::black_box([1.5f32; 16]);
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            for (sum, x) in sum.iter_mut().zip(x) {
+                *sum = *sum * 0.5 + x;
+            }
+        }
+    }
+    std::hint::black_box(sums);
+}
+
+/// `N` sums of 16.
+///
+/// # Safety
+/// As for [`super::mac::Mac`].
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline(always)]
+pub(super) unsafe fn peak<K: super::mac::Mac, const N: usize>(rounds: &u64) {
+    use super::lanes::Lanes;
+    let x = std::hint::black_box([0x3c01_3c02u32; 16]);
+    // SAFETY: the caller's promise; the array has the bytes of a line.
+    unsafe {
+        let (line, x) = (K::line(x.as_ptr().cast()), K::x(x.as_ptr().cast()));
+        let mut sums = [K::L::splat(0.0); N];
+        for _ in 0..*rounds {
+            for sum in &mut sums {
+                *sum = K::mac(*sum, line, x);
+            }
+        }
+        let mut kept = [0.0; 16];
+        for sum in sums {
+            K::L::store(kept.as_mut_ptr(), sum);
+            std::hint::black_box(&kept);
+        }
+    }
+}

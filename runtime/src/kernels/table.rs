@@ -1,0 +1,241 @@
+//! The kernel table: every kernel of every architecture by name, and which of them a target or this CPU can use. Append-only, because
+//! artifacts name rows.
+
+#[cfg(target_arch = "aarch64")]
+use super::neon;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
+use super::{generic, rows};
+use crate::abi::{ATTENTION_TILE_ROWS, Kernel, PAGE_TOKENS};
+use crate::artifact::target::{ARCH, has_feature};
+use std::fmt;
+
+/// One kernel. The table describes those of other architectures too, so that the compiler can choose them.
+#[derive(Debug, Clone, Copy)]
+pub struct KernelRow {
+    /// `<op>_<weight>_<act>_<m>x<n>_<isa>`; what an op does not have is left out.
+    pub name: &'static str,
+    /// `dot`, `attention`, `gather`, `rope_angles` or `yield_now`.
+    pub op: &'static str,
+    /// Name of the weight format (dot, gather) or of the KV format (attention); empty for the others.
+    pub format: &'static str,
+    /// The instruction set: rows of one op, format and isa give the same bits.
+    pub isa: &'static Isa,
+    /// Rows of activations per call, at most.
+    pub m: usize,
+    /// Weight blocks per call, at most; keys per page for attention.
+    pub blocks: usize,
+    /// The function; none on other architectures.
+    pub kernel: Option<Kernel>,
+}
+
+/// An instruction set that kernels are written for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Isa {
+    /// Name in kernel names.
+    pub name: &'static str,
+    /// Architecture; empty: any.
+    pub arch: &'static str,
+    /// Features that a CPU must have, by the names of Rust's `target_feature`.
+    pub features: &'static [&'static str],
+}
+
+/// Plain Rust.
+pub const GENERIC: Isa = Isa { name: "generic", arch: "", features: &[] };
+
+/// Why a kernel cannot be called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KernelError {
+    /// This runtime's table has no such row.
+    Unknown,
+    /// The row is for another architecture.
+    Architecture(&'static str),
+    /// The CPU lacks features that the row needs.
+    Features(Vec<&'static str>),
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KernelError::Unknown => f.write_str("this runtime has no kernel of that name; a newer one may"),
+            KernelError::Architecture(arch) => write!(f, "the kernel is for {arch}, this machine is {ARCH}"),
+            KernelError::Features(missing) => write!(f, "this CPU lacks {}", missing.join(", ")),
+        }
+    }
+}
+
+impl std::error::Error for KernelError {}
+
+/// AVX2 with FMA.
+pub const AVX2: Isa = Isa { name: "avx2", arch: "x86_64", features: &["avx2", "fma"] };
+/// AVX-512 as in x86-64-v4.
+pub const AVX512: Isa = Isa { name: "avx512", arch: "x86_64", features: &["avx2", "fma", "avx512f", "avx512bw", "avx512vl"] };
+/// AVX-512 with dot products of bf16.
+pub const AVX512BF16: Isa =
+    Isa { name: "avx512bf16", arch: "x86_64", features: &["avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512bf16"] };
+/// 64-bit ARM.
+pub const NEON: Isa = Isa { name: "neon", arch: "aarch64", features: &["neon"] };
+
+/// A row: name, format, m, blocks, function. The op is the first word of the name up to the format, the architecture decides whether the
+/// function is there.
+macro_rules! row {
+    ($isa:ident, $op:literal, $format:literal, $name:literal, $m:expr, $blocks:expr, $kernel:path) => {
+        KernelRow { name: $name, op: $op, format: $format, isa: &$isa, m: $m, blocks: $blocks, kernel: row!(@ $isa, $kernel) }
+    };
+    (@ GENERIC, $kernel:path) => { Some($kernel as Kernel) };
+    (@ NEON, $kernel:path) => { row!(# "aarch64", $kernel) };
+    (@ $x86:ident, $kernel:path) => { row!(# "x86_64", $kernel) };
+    (# $arch:literal, $kernel:path) => {{
+        #[cfg(target_arch = $arch)]
+        let kernel: Option<Kernel> = Some($kernel);
+        #[cfg(not(target_arch = $arch))]
+        let kernel: Option<Kernel> = None;
+        kernel
+    }};
+}
+
+/// Any number of rows.
+const ANY: usize = usize::MAX;
+/// Rows of an attention kernel.
+const TILE: usize = ATTENTION_TILE_ROWS;
+
+/// Every kernel. Where rows of several instruction sets serve a target, the last are preferred.
+pub static KERNELS: &[KernelRow] = &[
+    row!(GENERIC, "yield_now", "", "yield_now_generic", ANY, 1, rows::yield_now),
+    row!(GENERIC, "rope_angles", "", "rope_angles_generic", ANY, 1, rows::rope_angles),
+    row!(GENERIC, "gather", "f32", "gather_f32_generic", ANY, 1, rows::gather_f32),
+    row!(GENERIC, "gather", "bf16", "gather_bf16_generic", ANY, 1, rows::gather_bf16),
+    row!(GENERIC, "dot", "f32", "dot_f32_f32_1x64_generic", 1, 64, generic::dot_f32),
+    row!(GENERIC, "dot", "f32", "dot_f32_f32_4x4_generic", 4, 4, generic::dot_f32),
+    row!(GENERIC, "attention", "f32", "attention_f32_f32_4x64_generic", TILE, PAGE_TOKENS, generic::attention_f32),
+    row!(GENERIC, "dot", "bf16", "dot_bf16_bf16_1x64_generic", 1, 64, generic::dot_bf16),
+    row!(GENERIC, "dot", "bf16", "dot_bf16_bf16_4x4_generic", 4, 4, generic::dot_bf16),
+    row!(GENERIC, "attention", "bf16", "attention_bf16_f32_4x64_generic", TILE, PAGE_TOKENS, generic::attention_bf16),
+    row!(AVX2, "dot", "f32", "dot_f32_f32_1x64_avx2", 1, 64, avx2::dot_f32_one),
+    row!(AVX2, "dot", "f32", "dot_f32_f32_6x4_avx2", 6, 4, avx2::dot_f32_many),
+    row!(AVX2, "attention", "f32", "attention_f32_f32_4x64_avx2", TILE, PAGE_TOKENS, avx2::attention_f32),
+    row!(AVX2, "dot", "bf16", "dot_bf16_bf16_1x64_avx2", 1, 64, avx2::dot_bf16_one),
+    row!(AVX2, "dot", "bf16", "dot_bf16_bf16_5x4_avx2", 5, 4, avx2::dot_bf16_many),
+    row!(AVX2, "attention", "bf16", "attention_bf16_f32_4x64_avx2", TILE, PAGE_TOKENS, avx2::attention_bf16),
+    row!(AVX2, "attention", "f32", "attention_zv32", TILE, PAGE_TOKENS, avx2::v32),
+    row!(AVX2, "attention", "f32", "attention_zv41", TILE, PAGE_TOKENS, avx2::v41),
+    row!(AVX2, "attention", "f32", "attention_zv61", TILE, PAGE_TOKENS, avx2::v61),
+    row!(AVX2, "attention", "f32", "attention_zv14", TILE, PAGE_TOKENS, avx2::v14),
+    row!(AVX2, "attention", "f32", "attention_zv22", TILE, PAGE_TOKENS, avx2::v22),
+    row!(AVX2, "attention", "bf16", "attention_zw51", TILE, PAGE_TOKENS, avx2::w51),
+    row!(AVX2, "attention", "bf16", "attention_zw41", TILE, PAGE_TOKENS, avx2::w41),
+    row!(AVX2, "attention", "bf16", "attention_zw61", TILE, PAGE_TOKENS, avx2::w61),
+    row!(AVX2, "attention", "bf16", "attention_zw22", TILE, PAGE_TOKENS, avx2::w22),
+    row!(AVX2, "attention", "bf16", "attention_zw14", TILE, PAGE_TOKENS, avx2::w14),
+    row!(AVX512, "dot", "f32", "dot_f32_f32_1x64_avx512", 1, 64, avx512::dot_f32_one),
+    row!(AVX512, "dot", "f32", "dot_f32_f32_12x4_avx512", 12, 4, avx512::dot_f32_many),
+    row!(AVX512, "attention", "f32", "attention_f32_f32_4x64_avx512", TILE, PAGE_TOKENS, avx512::attention_f32),
+    row!(AVX512, "dot", "bf16", "dot_bf16_bf16_1x64_avx512", 1, 64, avx512::dot_bf16_one),
+    row!(AVX512, "dot", "bf16", "dot_bf16_bf16_12x4_avx512", 12, 4, avx512::dot_bf16_many),
+    row!(AVX512, "attention", "bf16", "attention_bf16_f32_4x64_avx512", TILE, PAGE_TOKENS, avx512::attention_bf16),
+    row!(AVX512BF16, "dot", "bf16", "dot_bf16_bf16_1x64_avx512bf16", 1, 64, avx512::dot_dpbf16_one),
+    row!(AVX512BF16, "dot", "bf16", "dot_bf16_bf16_12x4_avx512bf16", 12, 4, avx512::dot_dpbf16_many),
+    row!(AVX512BF16, "attention", "bf16", "attention_bf16_bf16_4x64_avx512bf16", TILE, PAGE_TOKENS, avx512::attention_dpbf16),
+    row!(NEON, "dot", "f32", "dot_f32_f32_1x64_neon", 1, 64, neon::dot_f32_one),
+    row!(NEON, "dot", "f32", "dot_f32_f32_6x4_neon", 6, 4, neon::dot_f32_many),
+    row!(NEON, "attention", "f32", "attention_f32_f32_4x64_neon", TILE, PAGE_TOKENS, neon::attention_f32),
+    row!(NEON, "dot", "bf16", "dot_bf16_bf16_1x64_neon", 1, 64, neon::dot_bf16_one),
+    row!(NEON, "dot", "bf16", "dot_bf16_bf16_5x4_neon", 5, 4, neon::dot_bf16_many),
+    row!(NEON, "attention", "bf16", "attention_bf16_f32_4x64_neon", TILE, PAGE_TOKENS, neon::attention_bf16),
+];
+
+/// The kernel of a name, if this CPU can run it.
+///
+/// # Errors
+/// There is no such row, or it is not for this CPU.
+pub fn resolve(name: &str) -> Result<Kernel, KernelError> {
+    let row = KERNELS.iter().find(|r| r.name == name).ok_or(KernelError::Unknown)?;
+    let missing: Vec<&str> = row.isa.features.iter().copied().filter(|f| !has_feature(f)).collect();
+    match row.kernel {
+        None => Err(KernelError::Architecture(row.isa.arch)),
+        Some(_) if !missing.is_empty() => Err(KernelError::Features(missing)),
+        Some(kernel) => Ok(kernel),
+    }
+}
+
+/// The rows of an op and format that a target should use: all rows of the best instruction set that it has, in table order. They
+/// agree bit for bit; rows of different instruction sets need not, so a program never mixes them.
+pub fn candidates(op: &str, format: &str, arch: &str, has_feature: impl Fn(&str) -> bool) -> Vec<&'static KernelRow> {
+    let fits = |isa: &Isa| (isa.arch.is_empty() || isa.arch == arch) && isa.features.iter().all(|f| has_feature(f));
+    let usable = || KERNELS.iter().filter(|r| r.op == op && r.format == format && fits(r.isa));
+    let Some(best) = usable().last() else { return Vec::new() };
+    usable().filter(|r| r.isa == best.isa).collect()
+}
+
+/// First key that a query at position `pos` sees.
+pub(super) fn first_key(pos: u64, chunk: u64) -> u64 {
+    if chunk == 0 { 0 } else { pos - pos % chunk }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_begin_with_op_and_format() {
+        for (i, row) in KERNELS.iter().enumerate() {
+            assert!(KERNELS[..i].iter().all(|r| r.name != row.name), "{} twice", row.name);
+            let start = if row.format.is_empty() { row.op.to_owned() } else { format!("{}_{}", row.op, row.format) };
+            assert!(row.name.starts_with(&start) && row.name.ends_with(row.isa.name), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn every_format_has_a_generic_twin_for_one_row_and_for_tiles() {
+        for format in crate::format::WEIGHT_FORMATS {
+            let rows = candidates("dot", format.name, "an unknown machine", |_| false);
+            assert!(rows.iter().any(|r| r.m == 1) && rows.iter().any(|r| r.m > 1), "{}", format.name);
+        }
+        for (op, format) in
+            [("attention", "f32"), ("attention", "bf16"), ("gather", "f32"), ("gather", "bf16"), ("rope_angles", ""), ("yield_now", "")]
+        {
+            assert!(!candidates(op, format, "an unknown machine", |_| false).is_empty(), "{op} {format}");
+        }
+    }
+
+    #[test]
+    fn a_target_gets_the_rows_of_its_best_instruction_set_only() {
+        let isa = |arch: &str, features: &[&str]| {
+            let rows = candidates("dot", "bf16", arch, |f| features.contains(&f));
+            assert!(rows.iter().all(|r| r.isa == rows[0].isa));
+            rows[0].isa.name
+        };
+        let v3 = ["avx2", "fma"];
+        let v4 = [&v3[..], &["avx512f", "avx512bw", "avx512vl"]].concat();
+        assert_eq!(isa("x86_64", &[]), "generic");
+        assert_eq!(isa("x86_64", &v3), "avx2");
+        assert_eq!(isa("x86_64", &v4), "avx512");
+        assert_eq!(isa("x86_64", &[&v4[..], &["avx512bf16"]].concat()), "avx512bf16");
+        assert_eq!(isa("aarch64", &["neon"]), "neon");
+        assert_eq!(isa("riscv64", &v3), "generic");
+    }
+
+    #[test]
+    fn a_result_tile_fits_the_scratch() {
+        for row in KERNELS.iter().filter(|r| r.op == "dot") {
+            // Two blocks more for panels that are rounded up to pairs.
+            assert!(row.m * (row.blocks + 2) * crate::abi::ROWS * 4 <= crate::abi::SCRATCH_BYTES, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn what_cannot_run_here_is_refused_with_a_reason() {
+        assert_eq!(
+            resolve("dot_q1_x").map_err(|e| e.to_string()).err().as_deref(),
+            Some("this runtime has no kernel of that name; a newer one may")
+        );
+        for row in KERNELS {
+            let missing: Vec<&str> = row.isa.features.iter().copied().filter(|f| !has_feature(f)).collect();
+            match resolve(row.name) {
+                Ok(_) => assert!(missing.is_empty()),
+                Err(KernelError::Architecture(arch)) => assert_ne!(arch, ARCH),
+                Err(e) => assert_eq!(e, KernelError::Features(missing)),
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The paged KV cache: one pool of pages and one page table per group of layers. Which pages a sequence has and how long it is; the
+//! layout inside a page is in `format`.
+
+use crate::abi::{KV_GROUPS, KvGroup, PAGE_TOKENS};
+use crate::artifact::meta::KvMeta;
+use crate::memory::Region;
+use std::io;
+
+/// Page tables and pools of all groups, and the lengths of the sequences.
+#[derive(Debug)]
+pub struct KvCache {
+    groups: Vec<Group>,
+    /// Tokens of each slot.
+    lengths: Vec<usize>,
+    max_context: usize,
+}
+
+#[derive(Debug)]
+struct Group {
+    pool: Region,
+    page_bytes: usize,
+    /// `[slot][table_stride]`; entries beyond a sequence's pages are 0 and never read.
+    tables: Vec<u32>,
+    stride: usize,
+    /// Pages of each slot, the first entries of its table.
+    pages: Vec<usize>,
+    /// Pages that were used and given back.
+    free: Vec<u32>,
+    /// Pages from here on were never used: still zero, and without memory behind them.
+    fresh: u32,
+}
+
+impl KvCache {
+    /// A cache for `slots` sequences of up to `max_context` tokens. Memory is taken when pages are first written.
+    ///
+    /// # Errors
+    /// The system refuses the address space.
+    pub fn new(groups: &[KvMeta], slots: usize, max_context: usize) -> io::Result<KvCache> {
+        let stride = max_context.div_ceil(PAGE_TOKENS);
+        let group = |meta: &KvMeta| {
+            let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
+            let page_bytes = usize::try_from(meta.page_bytes).map_err(|_| too_large())?;
+            let pages = stride.checked_mul(slots).ok_or_else(too_large)?;
+            Ok(Group {
+                pool: Region::anonymous(pages.checked_mul(page_bytes).ok_or_else(too_large)?)?,
+                page_bytes,
+                tables: vec![0; pages],
+                stride,
+                pages: vec![0; slots],
+                free: Vec::new(),
+                fresh: 0,
+            })
+        };
+        Ok(KvCache { groups: groups.iter().map(group).collect::<io::Result<_>>()?, lengths: vec![0; slots], max_context })
+    }
+
+    /// Number of sequence slots.
+    pub fn slots(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Tokens that a sequence may have.
+    pub fn max_context(&self) -> usize {
+        self.max_context
+    }
+
+    /// Tokens of a sequence; 0 for a slot that is not there.
+    pub fn len(&self, slot: usize) -> usize {
+        self.lengths.get(slot).copied().unwrap_or(0)
+    }
+
+    /// Whether a sequence has no tokens.
+    pub fn is_empty(&self, slot: usize) -> bool {
+        self.len(slot) == 0
+    }
+
+    /// Makes a sequence `tokens` longer and gives it pages for them. The caller has checked slot and length.
+    pub(crate) fn extend(&mut self, slot: usize, tokens: usize) {
+        let length = (self.lengths[slot] + tokens).min(self.max_context);
+        self.lengths[slot] = length;
+        for group in &mut self.groups {
+            group.grow(slot, length.div_ceil(PAGE_TOKENS));
+        }
+    }
+
+    /// Makes a sequence longer by tokens whose keys and values are a constant in every format: what is measured at a depth does not depend
+    /// on the values, but on memory that is really there.
+    pub(crate) fn extend_constant(&mut self, slot: usize, tokens: usize) {
+        const BYTE: u8 = 0x3c;
+        let first = self.lengths[slot].div_ceil(PAGE_TOKENS);
+        self.extend(slot, tokens);
+        for g in &self.groups {
+            for &page in &g.tables[slot * g.stride..][first.min(g.pages[slot])..g.pages[slot]] {
+                // SAFETY: as in `zero`.
+                unsafe { g.pool.as_ptr().add(page as usize * g.page_bytes).write_bytes(BYTE, g.page_bytes) };
+            }
+        }
+    }
+
+    /// Forgets all tokens of a sequence from position `length` on, and gives their pages back. A longer `length` changes nothing.
+    pub fn truncate(&mut self, slot: usize, length: usize) {
+        if slot >= self.lengths.len() || length >= self.lengths[slot] {
+            return;
+        }
+        self.lengths[slot] = length;
+        for group in &mut self.groups {
+            group.shrink(slot, length.div_ceil(PAGE_TOKENS));
+        }
+    }
+
+    /// Byte offset, in the pool of a group, of the page that holds a position of a sequence.
+    pub(crate) fn page_offset(&self, group: usize, slot: usize, position: usize) -> u64 {
+        let g = &self.groups[group];
+        u64::from(g.tables[slot * g.stride + position / PAGE_TOKENS]) * g.page_bytes as u64
+    }
+
+    /// What a step reads: pools and tables. Groups that the model does not have are empty.
+    pub(crate) fn step_groups(&self) -> [KvGroup; KV_GROUPS] {
+        std::array::from_fn(|i| match self.groups.get(i) {
+            Some(g) => KvGroup {
+                base: g.pool.as_ptr(),
+                page_bytes: g.page_bytes as u64,
+                tables: g.tables.as_ptr(),
+                table_stride: g.stride as u64,
+            },
+            None => KvGroup { base: std::ptr::null_mut(), page_bytes: 0, tables: std::ptr::null(), table_stride: 0 },
+        })
+    }
+
+    /// Number of groups.
+    pub(crate) fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Bytes of the pages that sequences hold.
+    pub fn used_bytes(&self) -> u64 {
+        self.groups.iter().map(|g| g.pages.iter().sum::<usize>() as u64 * g.page_bytes as u64).sum()
+    }
+}
+
+impl Group {
+    fn grow(&mut self, slot: usize, pages: usize) {
+        while self.pages[slot] < pages {
+            let page = match self.free.pop() {
+                Some(page) => {
+                    self.zero(page);
+                    page
+                }
+                None => {
+                    // There are as many pages as table entries, and every page in use has one: the pool cannot run out.
+                    self.fresh += 1;
+                    self.fresh - 1
+                }
+            };
+            self.tables[slot * self.stride + self.pages[slot]] = page;
+            self.pages[slot] += 1;
+        }
+    }
+
+    fn shrink(&mut self, slot: usize, pages: usize) {
+        while self.pages[slot] > pages {
+            self.pages[slot] -= 1;
+            let entry = &mut self.tables[slot * self.stride + self.pages[slot]];
+            self.free.push(std::mem::take(entry));
+        }
+    }
+
+    /// A page that was used before must look like a new one: a masked key has weight 0, and 0 times what was left there must be 0.
+    fn zero(&mut self, page: u32) {
+        debug_assert!((page as usize + 1) * self.page_bytes <= self.pool.len());
+        // SAFETY: page numbers are below the number of pages of the pool, which is mapped read-write; no step runs (`&mut self`).
+        unsafe { self.pool.as_ptr().add(page as usize * self.page_bytes).write_bytes(0, self.page_bytes) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(slots: usize, context: usize) -> KvCache {
+        let meta =
+            |page_bytes| KvMeta { layers: 1, format: "f32".to_owned(), kv_heads: 1, head_dim: 16, page_bytes, chunk: 0 };
+        KvCache::new(&[meta(8192), meta(16384)], slots, context).expect("cache")
+    }
+
+    /// All pages that sequences hold are different.
+    fn check(kv: &KvCache) {
+        for g in &kv.groups {
+            let mut held: Vec<u32> = (0..g.pages.len()).flat_map(|s| g.tables[s * g.stride..][..g.pages[s]].to_vec()).collect();
+            held.extend(&g.free);
+            let n = held.len();
+            held.sort_unstable();
+            held.dedup();
+            assert_eq!((held.len(), n), (n, g.fresh as usize));
+        }
+    }
+
+    #[test]
+    fn pages_are_taken_on_demand_and_never_shared() {
+        let mut kv = cache(3, 200);
+        kv.extend(0, 1);
+        kv.extend(1, 64);
+        kv.extend(1, 1);
+        kv.extend(2, 200);
+        check(&kv);
+        assert_eq!((kv.len(0), kv.len(1), kv.len(2)), (1, 65, 200));
+        assert_eq!(kv.used_bytes(), (1 + 2 + 4) * (8192 + 16384));
+        kv.truncate(2, 64);
+        kv.truncate(1, 0);
+        check(&kv);
+        assert_eq!(kv.used_bytes(), 2 * (8192 + 16384));
+        for slot in 0..3 {
+            kv.extend(slot, 200 - kv.len(slot));
+        }
+        check(&kv);
+        assert!(kv.groups.iter().all(|g| g.fresh == 12 && g.free.is_empty()));
+    }
+
+    #[test]
+    fn a_reused_page_is_zero_and_truncation_keeps_what_is_left() {
+        let mut kv = cache(2, 128);
+        kv.extend(0, 128);
+        let at = |kv: &KvCache, slot, pos| kv.groups[1].pool.as_ptr().wrapping_add(kv.page_offset(1, slot, pos) as usize);
+        // SAFETY: offsets of allocated pages.
+        unsafe {
+            *at(&kv, 0, 0) = 7;
+            *at(&kv, 0, 64) = 8;
+            kv.truncate(0, 64);
+            kv.truncate(0, 100);
+            assert_eq!((kv.len(0), *at(&kv, 0, 0)), (64, 7));
+            kv.extend(1, 1);
+            assert_eq!(*at(&kv, 1, 0), 0);
+        }
+    }
+
+    #[test]
+    fn a_constant_sequence_has_memory_behind_every_token() {
+        let mut kv = cache(2, 200);
+        kv.extend_constant(1, 130);
+        for pos in [0, 64, 129] {
+            // SAFETY: an offset of an allocated page.
+            let byte = unsafe { *kv.groups[0].pool.as_ptr().add(kv.page_offset(0, 1, pos) as usize + 8191) };
+            assert_eq!((kv.len(1), byte), (130, 0x3c));
+        }
+    }
+
+    #[test]
+    fn an_enormous_cache_costs_nothing_until_it_is_used() {
+        let mut kv = cache(64, 10_000_000);
+        kv.extend(63, 65);
+        kv.truncate(63, 0);
+        assert_eq!(kv.used_bytes(), 0);
+    }
+}

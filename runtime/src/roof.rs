@@ -1,0 +1,125 @@
+//! What this machine can do at best, measured: reading memory and multiplying. For reports of speed only; nothing is chosen by it.
+
+use crate::artifact::target::has_feature;
+use crate::kernels::peak;
+use crate::memory::Region;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// Bytes to read where nobody says otherwise: more than most caches hold, and soon read.
+pub const READ_BYTES: usize = 256 << 20;
+
+/// In which arithmetic products are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// f32 multiply-add.
+    F32,
+    /// Products of bf16 summed in f32, by the instruction for it where there is one, else by widening to f32.
+    Bf16,
+}
+
+/// Memory that was written once, kept for the next measurement: taking fresh memory costs more than reading it.
+static BUFFER: Mutex<Option<Region>> = Mutex::new(None);
+
+/// GB (1e9 bytes) per second that `threads` threads read from memory together: `bytes` in huge pages, each thread its own part from end to
+/// end; the best of three passes. 0 if the system refuses the memory.
+pub fn read_gbs(threads: usize, bytes: usize) -> f64 {
+    let mut buffer = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
+    if buffer.as_ref().is_none_or(|b| b.len() < bytes) {
+        *buffer = None;
+        let Ok(fresh) = Region::anonymous(bytes) else { return 0.0 };
+        fill(&fresh, threads);
+        *buffer = Some(fresh);
+    }
+    let Some(region) = buffer.as_ref() else { return 0.0 };
+    let part = bytes / threads.max(1) / 64 * 64;
+    let seconds = best(3, || {
+        together(threads, |t| {
+            // SAFETY: the parts lie in the region, which was written as a whole, and which nobody writes to while the lock is held.
+            let lines = unsafe { std::slice::from_raw_parts(region.as_ptr().add(t * part).cast::<[u64; 8]>(), part / 64) };
+            let mut sums = [0; 8];
+            for line in lines {
+                sums.iter_mut().zip(line).for_each(|(sum, word)| *sum ^= word);
+            }
+            std::hint::black_box(sums);
+        })
+    });
+    (part * threads.max(1)) as f64 / seconds / 1e9
+}
+
+/// Writes to a whole region, so that every page is its own memory: numbers that are small and finite as f32 and as bf16.
+pub(crate) fn fill(region: &Region, threads: usize) {
+    let words = region.len() / 4;
+    together(threads, |t| {
+        let (low, high) = (words * t / threads.max(1), words * (t + 1) / threads.max(1));
+        // SAFETY: the parts of the threads are in the region and do not overlap; nobody else has the region yet.
+        unsafe { std::slice::from_raw_parts_mut(region.as_ptr().cast::<u32>().add(low), high - low) }.fill(0x3c01_3c02);
+    });
+}
+
+/// Multiply-accumulates per second of `threads` threads together, by the widest instructions of this CPU, from registers.
+pub fn macs(arithmetic: Arithmetic, threads: usize) -> f64 {
+    let peak = peak::best(arithmetic == Arithmetic::Bf16, has_feature);
+    // About a millisecond each.
+    let rounds = 1u64 << 18;
+    let seconds = best(5, || {
+        together(threads, |_| {
+            // SAFETY: `best` gave a function for features that the CPU has; the argument is a number of rounds.
+            unsafe { (peak.run)((&raw const rounds).cast()) }
+        })
+    });
+    (threads.max(1) as u64 * rounds * peak.macs_per_round) as f64 / seconds
+}
+
+/// The least of the seconds that `measure` gives.
+pub(crate) fn best(times: usize, mut measure: impl FnMut() -> f64) -> f64 {
+    (0..times).map(|_| measure()).fold(f64::INFINITY, f64::min)
+}
+
+/// Seconds until all of `threads` threads have done `work`, which is given the number of its thread; they begin together.
+pub(crate) fn together(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
+    let waiting = AtomicUsize::new(threads.max(1));
+    let timed = &|t: usize| {
+        waiting.fetch_sub(1, Ordering::AcqRel);
+        while waiting.load(Ordering::Acquire) > 0 {
+            std::thread::yield_now();
+        }
+        let start = Instant::now();
+        work(t);
+        start.elapsed().as_secs_f64()
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|t| scope.spawn(move || timed(t))).collect();
+        let own = timed(0);
+        others.into_iter().map(|other| other.join().unwrap_or(own)).fold(own, f64::max)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_roofs_are_plausible() {
+        for threads in [1, 2] {
+            let read = read_gbs(threads, 16 << 20);
+            assert!((0.1..10_000.0).contains(&read), "{read} GB/s");
+            for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
+                let macs = macs(arithmetic, threads);
+                assert!((1e8..1e13).contains(&macs), "{arithmetic:?} {macs}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_thread_works_once_and_the_slowest_counts() {
+        let done = AtomicUsize::new(0);
+        let seconds = together(3, |t| {
+            done.fetch_add(t + 1, Ordering::Relaxed);
+            std::thread::sleep(std::time::Duration::from_millis(t as u64));
+        });
+        assert_eq!(done.into_inner(), 6);
+        assert!(seconds >= 2e-3);
+    }
+}
