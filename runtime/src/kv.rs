@@ -117,12 +117,9 @@ impl KvCache {
     /// What a step reads: pools and tables. Groups that the model does not have are empty.
     pub(crate) fn step_groups(&self) -> [KvGroup; KV_GROUPS] {
         std::array::from_fn(|i| match self.groups.get(i) {
-            Some(g) => KvGroup {
-                base: g.pool.as_ptr(),
-                page_bytes: g.page_bytes as u64,
-                tables: g.tables.as_ptr(),
-                table_stride: g.stride as u64,
-            },
+            Some(g) => {
+                KvGroup { base: g.pool.as_ptr(), page_bytes: g.page_bytes as u64, tables: g.tables.as_ptr(), table_stride: g.stride as u64 }
+            }
             None => KvGroup { base: std::ptr::null_mut(), page_bytes: 0, tables: std::ptr::null(), table_stride: 0 },
         })
     }
@@ -178,8 +175,7 @@ mod tests {
     use super::*;
 
     fn cache(slots: usize, context: usize) -> KvCache {
-        let meta =
-            |page_bytes| KvMeta { layers: 1, format: "f32".to_owned(), kv_heads: 1, head_dim: 16, page_bytes, chunk: 0 };
+        let meta = |page_bytes| KvMeta { layers: 1, format: "f32".to_owned(), kv_heads: 1, head_dim: 16, page_bytes, chunk: 0 };
         KvCache::new(&[meta(8192), meta(16384)], slots, context).expect("cache")
     }
 

@@ -117,6 +117,9 @@ impl EngineError {
             EngineError::Artifact(e) => e.help(),
             EngineError::OutOfMemory { .. } => "lower the context or the batch, or compile with a smaller --max-step".to_owned(),
             EngineError::Threads { .. } => "ask for fewer threads".to_owned(),
+            EngineError::BadOption { found: 0, .. } | EngineError::BadOption { what: "threads", .. } => {
+                "choose a number in this range".to_owned()
+            }
             EngineError::BadOption { what, .. } => format!("compile again with a larger --{}", what.replace('_', "-")),
             EngineError::ContextFull { .. } => "shorten the text, or compile with a larger --max-context".to_owned(),
             EngineError::BadToken { .. } => "use the tokenizer of this artifact".to_owned(),

@@ -65,6 +65,7 @@ struct CompletionsArgs {
 
 /// Parses the command line, runs the command, renders errors. Returns the exit code.
 pub fn main() -> ExitCode {
+    end_quietly_on_a_closed_pipe();
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Compile(args) => compile::main(&args),
@@ -90,6 +91,18 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `llamac inspect FILE | head` is no bug: `println!` panics where nobody reads any more.
+fn end_quietly_on_a_closed_pipe() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let said = panic.payload_as_str().unwrap_or_default();
+        if said.starts_with("failed printing to stdout") && said.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        report(panic);
+    }));
 }
 
 #[cfg(test)]

@@ -62,7 +62,9 @@ impl safetensors::View for &Out {
 pub(super) fn write(path: &Path, tensors: &BTreeMap<String, Out>) -> Result<()> {
     let fail = |e: &dyn std::fmt::Display| Diag::new("io", "cannot write the output tensors").place(path.display()).found(e);
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temp = tempfile::NamedTempFile::new_in(folder).map_err(|e| fail(&e))?;
+    // What the user's umask allows, as for any other output.
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    let temp = tempfile::Builder::new().permissions(permissions).tempfile_in(folder).map_err(|e| fail(&e))?;
     safetensors::serialize_to_file(tensors.iter(), None, temp.path()).map_err(|e| fail(&e))?;
     temp.persist(path).map_err(|e| fail(&e))?;
     Ok(())

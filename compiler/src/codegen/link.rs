@@ -5,10 +5,13 @@ use std::collections::HashMap;
 
 use cranelift_codegen::Context;
 use cranelift_codegen::FinalizedRelocTarget;
+use cranelift_codegen::MachTrap;
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{ExtFuncData, ExternalName, FuncRef, Function, UserExternalName};
 use cranelift_codegen::isa::OwnedTargetIsa;
+
+use target_lexicon::Architecture;
 
 use super::{CodegenError, isa};
 use crate::target::Arch;
@@ -95,7 +98,9 @@ impl Linker {
             let to = func.params.user_named_funcs().get(to).ok_or_else(unresolved)?.clone();
             self.calls.push(Call { from: name.to_owned(), at: start + reloc.offset as usize, kind: reloc.kind, to, addend: reloc.addend });
         }
-        if let Some(trap) = compiled.buffer.traps().first() {
+        // Records also stand at accesses and conversions that a host might want to tell apart; only those at trap instructions count.
+        let is_trap = |t: &&MachTrap| compiled.code_buffer()[t.offset as usize..].starts_with(trap_opcode(isa));
+        if let Some(trap) = compiled.buffer.traps().iter().find(is_trap) {
             let what = format!("trap {} at +{}", trap.code, trap.offset);
             return Err(CodegenError::Unresolved { function: name.to_owned(), what });
         }
@@ -133,6 +138,15 @@ impl Linker {
             }
         }
         Ok((self.blob, self.symbols))
+    }
+}
+
+/// What Cranelift emits where code must not be reached.
+fn trap_opcode(isa: &OwnedTargetIsa) -> &'static [u8] {
+    match isa.triple().architecture {
+        Architecture::X86_64 => &[0x0f, 0x0b],
+        Architecture::Aarch64(_) => &[0x1f, 0xc1, 0, 0],
+        _ => &[0, 0, 0, 0],
     }
 }
 

@@ -135,3 +135,6 @@ fn emit_region<'p>(
         ),
     })
 }
+
+#[cfg(test)]
+mod tests;

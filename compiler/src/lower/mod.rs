@@ -58,3 +58,6 @@ pub fn lower(module: &Module, target: &Target, limits: &Limits) -> Result<Progra
     crate::codegen::kernel_names(&program, target).map_err(|e| LowerError::at("main", e))?;
     Ok(program)
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,7 @@ pub(crate) fn write(program: &Program, source: &Checkpoint, section: &SizedSecti
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let failed: Mutex<Option<Diag>> = Mutex::new(None);
     for item in program.weight_items() {
+        section.fill_to(item.offset).map_err(|e| unwritable(&e))?;
         let prepared = Prepared::new(&item.recipe, source).map_err(|e| unreadable(&item, &e))?;
         let job = Job { item: &item, prepared, section, progress };
         let pieces = job.pieces();

@@ -6,6 +6,9 @@ use super::stream::Outcome;
 use crate::session::{End, Stats};
 use std::fmt::Write;
 
+/// Reading faster than this share of the roof is not reading memory; up to it, the roof was measured in a worse moment.
+const FROM_CACHE: f64 = 1.3;
+
 /// One line: what the text cost. `roof`: bytes per second that this machine reads at best, if that was measured.
 pub(super) fn cost(stats: &Stats, roof: Option<f64>) -> String {
     let mut line = format!("prompt {}", tokens(stats.prompt_tokens));
@@ -17,7 +20,12 @@ pub(super) fn cost(stats: &Stats, roof: Option<f64>) -> String {
         let read = stats.bytes_per_second();
         let _ = write!(line, " at {} tok/s, {} GB/s", rate(stats.decode_rate()), rate(read / 1e9));
         if let Some(roof) = roof.filter(|r| *r > 0.0) {
-            let _ = write!(line, " = {:.0} % of the {} GB/s that this machine reads", read / roof * 100.0, rate(roof / 1e9));
+            let _ = match read / roof {
+                share if share < FROM_CACHE => {
+                    write!(line, " = {:.0} % of the {} GB/s that this machine reads", share * 100.0, rate(roof / 1e9))
+                }
+                _ => write!(line, ", more than the {} GB/s that memory gives: the weights lie in the cache", rate(roof / 1e9)),
+            };
         }
     }
     line
@@ -44,9 +52,12 @@ pub(super) fn start(clock: &Clock) -> String {
     text
 }
 
+/// Less than this lies in caches anyhow.
+const WORTH_COPYING: u64 = 256 << 20;
+
 /// How the artifact is mapped: bytes in memory, and of these in huge pages.
 pub(super) fn pages((resident, huge): (u64, u64)) -> String {
-    let advice = if huge * 2 < resident { "; --load huge may decode faster" } else { "" };
+    let advice = if resident > WORTH_COPYING && huge * 2 < resident { "; --load huge may decode faster" } else { "" };
     format!("mapped from the artifact: {} MB, {} MB of it in huge pages{advice}", resident / 1_000_000, huge / 1_000_000)
 }
 
@@ -84,5 +95,6 @@ mod tests {
         let line = "prompt 30 tokens at 300 tok/s; generated 5 tokens at 4.00 tok/s, 30.0 GB/s";
         assert_eq!(cost(&stats, None), line);
         assert_eq!(cost(&stats, Some(40e9)), format!("{line} = 75 % of the 40.0 GB/s that this machine reads"));
+        assert_eq!(cost(&stats, Some(10e9)), format!("{line}, more than the 10.0 GB/s that memory gives: the weights lie in the cache"));
     }
 }

@@ -7,6 +7,7 @@ pub mod error;
 pub mod layout;
 pub mod meta;
 pub mod reader;
+mod sized;
 pub mod target;
 pub mod temp;
 pub mod writer;

@@ -2,15 +2,14 @@
 //! `layout`; what the sections hold is the compiler's matter.
 
 use super::layout::{Layout, SECTION_ALIGN, SectionEntry, SectionKind};
+use super::sized::{Failed, Joiner, Place};
 use super::temp::TempFile;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Why an artifact could not be written. Nothing is left at the destination.
 #[derive(Debug)]
@@ -143,8 +142,7 @@ impl ArtifactWriter {
         if length < end {
             self.temp.file().set_len(end).map_err(|e| self.error("write", e))?;
         }
-        let state = Mutex::new(Frontier { next: 0, waiting: BTreeMap::new(), hasher: blake3::Hasher::new() });
-        Ok(SizedSection { writer: self, kind, offset, bytes, state })
+        Ok(SizedSection { writer: self, kind, offset, bytes, joiner: Joiner::new() })
     }
 
     /// Writes header and table and gives the file its name. Returns the size of the file.
@@ -236,16 +234,7 @@ pub struct SizedSection<'w> {
     kind: SectionKind,
     offset: u64,
     bytes: u64,
-    state: Mutex<Frontier>,
-}
-
-/// How far the section is hashed, and what is written beyond.
-#[derive(Debug)]
-struct Frontier {
-    next: u64,
-    /// Offset -> length of written pieces that lie behind a gap.
-    waiting: BTreeMap<u64, u64>,
-    hasher: blake3::Hasher,
+    joiner: Joiner,
 }
 
 impl SizedSection<'_> {
@@ -259,76 +248,43 @@ impl SizedSection<'_> {
         self.bytes == 0
     }
 
-    /// Writes bytes at an offset of the section. Pieces must not overlap. Cheapest when they come in about ascending order: then each is
-    /// hashed while it is hot.
+    /// Writes bytes at an offset of the section. Pieces must not overlap. Cheapest when they come in about ascending order without gaps:
+    /// then each is hashed while it is hot, and they reach the file in large blocks.
     ///
     /// # Errors
     /// [`WriteError::NoSpace`], [`WriteError::Io`]; [`WriteError::Misuse`] if the piece leaves the section or overlaps.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), WriteError> {
-        let length = bytes.len() as u64;
-        if offset.checked_add(length).is_none_or(|end| end > self.bytes) {
-            let name = self.kind.name();
-            return Err(WriteError::Misuse(format!("{length} bytes at {offset} leave section {name} of {}", self.bytes)));
-        }
-        let file = self.writer.temp.file();
-        file.write_all_at(bytes, self.offset + offset).map_err(|e| self.writer.error("write", e))?;
-        let mut state = self.lock();
-        if offset < state.next {
-            return Err(WriteError::Misuse(format!("{length} bytes at {offset} overwrite section {}", self.kind.name())));
-        }
-        if offset == state.next {
-            state.hasher.update(bytes);
-            state.next += length;
-        } else if length > 0 {
-            state.waiting.insert(offset, length);
-        }
-        self.drain(&mut state).map_err(|e| self.writer.error("read back", e))
+        self.joiner.take(self.place(), offset, bytes).map_err(|e| self.explain(e))
+    }
+
+    /// Says that everything before `offset` was written; what was not is zero. To be called where a gap is meant.
+    ///
+    /// # Errors
+    /// As [`SizedSection::write_at`].
+    pub fn fill_to(&self, offset: u64) -> Result<(), WriteError> {
+        self.joiner.fill_to(self.place(), offset).map_err(|e| self.explain(e))
     }
 
     /// Ends the section.
     ///
     /// # Errors
-    /// What was written cannot be read back.
+    /// As [`SizedSection::write_at`].
     pub fn finish(self) -> Result<(), WriteError> {
-        let mut state = self.lock();
-        // What is left lies behind gaps; those read as zeros.
-        let (from, length) = (state.next, self.bytes - state.next);
-        state.waiting.clear();
-        hash_file(self.writer.temp.file(), self.offset + from, length, &mut state.hasher).map_err(|e| self.writer.error("read back", e))?;
-        let hash = state.hasher.finalize();
-        drop(state);
+        let hash = self.joiner.finish(self.place()).map_err(|e| self.explain(e))?;
         self.writer.end(self.kind, self.offset, self.bytes, &hash);
         Ok(())
     }
 
-    /// Hashes the pieces that the frontier has reached.
-    fn drain(&self, state: &mut Frontier) -> io::Result<()> {
-        while let Some(first) = state.waiting.first_entry() {
-            if *first.key() != state.next {
-                break;
-            }
-            let length = first.remove();
-            hash_file(self.writer.temp.file(), self.offset + state.next, length, &mut state.hasher)?;
-            state.next += length;
+    fn place(&self) -> Place<'_> {
+        Place { file: self.writer.temp.file(), offset: self.offset, bytes: self.bytes, name: self.kind.name() }
+    }
+
+    fn explain(&self, failed: Failed) -> WriteError {
+        match failed {
+            Failed::Io(error) => self.writer.error("write", error),
+            Failed::Misuse(error) => error,
         }
-        Ok(())
     }
-
-    fn lock(&self) -> MutexGuard<'_, Frontier> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn hash_file(file: &File, mut offset: u64, mut length: u64, hasher: &mut blake3::Hasher) -> io::Result<()> {
-    let mut buffer = vec![0; length.min(1 << 20) as usize];
-    while length > 0 {
-        let n = length.min(buffer.len() as u64) as usize;
-        file.read_exact_at(&mut buffer[..n], offset)?;
-        hasher.update(&buffer[..n]);
-        offset += n as u64;
-        length -= n as u64;
-    }
-    Ok(())
 }
 
 /// Bytes that an ordinary user may still write on the file's disk.

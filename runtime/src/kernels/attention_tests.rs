@@ -10,7 +10,6 @@ struct Case {
     group: usize,
     chunk: usize,
     pos: usize,
-    rows: usize,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
@@ -49,7 +48,7 @@ impl Case {
                 put(&mut pool[page + head_bytes + OFFSET + kv.v_offset(head_dim, t % PAGE_TOKENS, i)..], bf16, value(&v));
             }
         }
-        Case { head_dim, group, chunk, pos, rows, q, k, v, pool, page_bytes, table }
+        Case { head_dim, group, chunk, pos, q, k, v, pool, page_bytes, table }
     }
 
     /// Rows `first .. first + rows` of the tile.
@@ -87,7 +86,7 @@ impl Case {
         let d = self.head_dim;
         let q = &self.q[row * (self.group * d + GAP) + head * d..][..d];
         let pos = self.pos + row;
-        let first = if self.chunk == 0 { 0 } else { pos / self.chunk * self.chunk };
+        let first = pos.checked_div(self.chunk).map_or(0, |n| n * self.chunk);
         let dot = |t: usize| (0..d).map(|i| f64::from(q[i]) * f64::from(self.k[t * d + i])).sum::<f64>() * f64::from(SCALE);
         let max = (first..=pos).map(dot).fold(f64::NEG_INFINITY, f64::max);
         let p: Vec<f64> = (first..=pos).map(|t| (dot(t) - max).exp()).collect();

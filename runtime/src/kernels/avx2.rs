@@ -134,19 +134,11 @@ kernels! {
     /// Up to 5 rows.
     dot_bf16_many = dot::converted_rows::<Bf16<Avx2>, Bf16ByF32<Avx2>, 3, 5>;
     /// f32 pages.
-    attention_f32 = flash::attention::<F32<Avx2>, 6, 3, 2>;
+    attention_f32 = flash::attention::<F32<Avx2>, 6, 2, 2>;
     /// bf16 pages, all arithmetic in f32.
-    attention_bf16 = flash::attention::<Bf16ByF32<Avx2>, 5, 5, 1>;
-    v32 = flash::attention::<F32<Avx2>, 6, 3, 2>;
-    v41 = flash::attention::<F32<Avx2>, 6, 4, 1>;
-    v61 = flash::attention::<F32<Avx2>, 6, 6, 1>;
-    v14 = flash::attention::<F32<Avx2>, 6, 1, 4>;
-    v22 = flash::attention::<F32<Avx2>, 6, 2, 2>;
-    w51 = flash::attention::<Bf16ByF32<Avx2>, 5, 5, 1>;
-    w41 = flash::attention::<Bf16ByF32<Avx2>, 4, 4, 1>;
-    w61 = flash::attention::<Bf16ByF32<Avx2>, 6, 6, 1>;
-    w22 = flash::attention::<Bf16ByF32<Avx2>, 5, 2, 2>;
-    w14 = flash::attention::<Bf16ByF32<Avx2>, 5, 1, 4>;
+    attention_bf16 = flash::attention::<Bf16ByF32<Avx2>, 4, 4, 1>;
     /// The roof.
     peak_f32 = peak::peak::<F32<Avx2>, 6>;
+    /// The roof of reading.
+    read = peak::read::<Avx2>;
 }

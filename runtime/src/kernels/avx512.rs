@@ -71,6 +71,11 @@ impl Lanes for Avx512 {
         unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(y, limit), x) }
     }
     #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        // SAFETY: see `splat`.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+    #[inline(always)]
     unsafe fn max_lane(x: __m512) -> f32 {
         // SAFETY: see `splat`.
         unsafe { _mm512_reduce_max_ps(x) }
@@ -139,13 +144,15 @@ kernels! { "avx512f,avx512bw,avx512vl":
     /// Up to 12 rows.
     dot_f32_many = dot::rows::<F32<Avx512>, 2, 12>;
     /// One row.
-    dot_bf16_one = dot::stream::<Bf16<Avx512>, 2, 1>;
+    dot_bf16_one = dot::stream::<Bf16<Avx512>, 1, 1>;
     /// Up to 12 rows.
-    dot_bf16_many = dot::rows::<Bf16<Avx512>, 2, 12>;
+    dot_bf16_many = dot::converted_rows::<Bf16<Avx512>, Bf16ByF32<Avx512>, 3, 12>;
     /// f32 pages.
     attention_f32 = flash::attention::<F32<Avx512>, 12, 6, 4>;
     /// The roof.
     peak_f32 = peak::peak::<F32<Avx512>, 12>;
+    /// The roof of reading.
+    read = peak::read::<Avx512>;
     /// bf16 pages, all arithmetic in f32.
     attention_bf16 = flash::attention::<Bf16ByF32<Avx512>, 12, 4, 4>;
 }

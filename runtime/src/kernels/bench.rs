@@ -43,7 +43,7 @@ pub fn bench_dot(row: &KernelRow, k: usize, blocks: usize, m: usize, threads: us
     let tile = row.m.min(m);
     let panel = if row.m == 1 { DECODE_BLOCKS.min(row.blocks) } else { row.blocks };
     // A pass of a small matrix is too short for the clock.
-    let repeats = if from_dram { (copies / PASSES).max(1) } else { ((64 << 20) / (bytes * m.max(1))).max(1) };
+    let repeats = if from_dram { (copies / PASSES).max(1) } else { ((64 << 20) / (bytes * m).max(1)).max(1) };
     let mut pass = 0;
     let seconds = best(PASSES, || {
         pass += 1;
@@ -82,7 +82,7 @@ pub fn bench_attention(row: &KernelRow, head_dim: usize, group: usize, rows: usi
     let depth = depth.max(rows);
     let pages = depth.div_ceil(PAGE_TOKENS);
     let head_bytes = kv.head_bytes(head_dim);
-    let heads = (std::env::var("KVB").ok().and_then(|x| x.parse().ok()).unwrap_or(DRAM_BYTES) / (pages * 2 * head_bytes).max(1)).next_multiple_of(threads.max(1)).max(threads);
+    let heads = (DRAM_BYTES / (pages * 2 * head_bytes).max(1)).next_multiple_of(threads.max(1)).max(threads);
     let page_bytes = heads * 2 * head_bytes;
     let width = group * head_dim;
     let scratch_bytes = SCRATCH_BYTES / 2 + rows * width * 4;
@@ -96,7 +96,6 @@ pub fn bench_attention(row: &KernelRow, head_dim: usize, group: usize, rows: usi
         let (pool, q, table, scratch) = (&pool, &q, &table, &scratch);
         together(threads, |t| {
             let scratch = scratch.as_ptr().wrapping_add(t * scratch_bytes);
- let reps: usize = std::env::var("REPS").ok().and_then(|x| x.parse().ok()).unwrap_or(1); for _ in 0..reps {
             for head in heads * t / threads.max(1)..heads * (t + 1) / threads.max(1) {
                 let args = AttentionArgs {
                     q: q.as_ptr().cast(),
@@ -117,10 +116,10 @@ pub fn bench_attention(row: &KernelRow, head_dim: usize, group: usize, rows: usi
                     scale: 1.0,
                 };
                 call(kernel, &args);
-            }}
+            }
         })
     });
-    let seconds = seconds / std::env::var("REPS").ok().and_then(|x| x.parse().ok()).unwrap_or(1.0); let elements = (heads * depth * head_dim) as u64;
+    let elements = (heads * depth * head_dim) as u64;
     Measured { seconds, bytes: elements * 2 * kv.bytes() as u64, macs: elements * 2 * (rows * group) as u64 }
 }
 

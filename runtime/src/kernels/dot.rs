@@ -23,7 +23,7 @@ pub(super) unsafe fn stream<K: Mac, const P: usize, const M: usize>(a: &DotArgs)
     for block in 0..a.blocks as usize {
         // SAFETY: the caller's promise.
         unsafe {
-            let lines = Lines { at: a.w.add(block * count * LINE), stride: LINE, column: 0, count };
+            let lines = Lines { at: a.w.add(block * count * LINE), stride: LINE, column: 0, count, ahead: None };
             let x = Rows { at: a.x, step: K::X_BYTES, stride: a.x_stride as usize };
             let out = a.out.add(block * ROWS);
             let mut sums = [[K::L::splat(0.0); P]; M];
@@ -85,7 +85,7 @@ pub(super) unsafe fn converted_rows<S: Mac, K: Mac, const FEW: usize, const M: u
                 K::convert(a.x.add(t * a.x_stride as usize + first * K::X_SOURCE_BYTES), x.add(t * X_STRIDE), lines);
             }
             for block in 0..a.blocks as usize {
-                let lines = Lines { at: a.w.add((block * count + first) * LINE), stride: LINE, column: 0, count: lines };
+                let lines = Lines { at: a.w.add((block * count + first) * LINE), stride: LINE, column: 0, count: lines, ahead: None };
                 macro_rules! rows {
                     ($($n:literal)*) => {
                         match a.m {

@@ -7,7 +7,6 @@ use crate::abi::{DotArgs, Kernel, ROWS};
 /// A case: weights `[16 * blocks][k]` and activations `[m][k]`, and their packed forms.
 struct Case {
     k: usize,
-    m: usize,
     blocks: usize,
     w: Vec<f32>,
     x: Vec<f32>,
@@ -34,7 +33,7 @@ impl Case {
         for (i, &value) in x.iter().enumerate() {
             put(&mut x_packed[i / k * x_stride + i % k * bytes..], bf16, value);
         }
-        Case { k, m, blocks, w, x, w_packed, x_packed, x_stride }
+        Case { k, blocks, w, x, w_packed, x_packed, x_stride }
     }
 
     /// Rows `first .. first + m` of the activations and blocks from `block` on.

@@ -1,6 +1,8 @@
 //! The attention template over any [`Mac`]: page after page of the cache with a running maximum (Milakov and Gimelshein, 2018; Dao et al.,
 //! 2022). All query heads of a group and all rows of a tile share the loads of keys and values.
 //!
+//! A page is so short that hardware prefetchers are always late: scores fetch the values of the page, values the keys of the next page.
+//!
 //! What is computed for a query depends on its position and on the pages, which begin at multiples of 64: never on the other queries. A
 //! page that a query does not see is skipped for it; a hidden key in a page that it does see gets probability 0.
 
@@ -125,15 +127,6 @@ unsafe fn begin<K: Mac>(a: &AttentionArgs, queries: &Queries) {
     }
 }
 
-/// Part i of n of lines
-unsafe fn soon<K: Mac>(at: *const u8, i: usize, n: usize, lines: usize) {
-    if PF.load(std::sync::atomic::Ordering::Relaxed) == 0 { return; }
-    for l in lines * i / n..lines * (i + 1) / n {
-        unsafe { K::L::prefetch(at.wrapping_add(l * LINE)) }
-    }
-}
-pub static PF: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-
 /// The size of parts of `n`, at most `max` each, none much smaller than the others: small tiles are slow.
 fn even_parts(n: usize, max: usize) -> usize {
     n.div_ceil(n.div_ceil(max))
@@ -144,16 +137,23 @@ fn even_parts(n: usize, max: usize) -> usize {
 /// # Safety
 /// As for [`attention`].
 #[inline(always)]
-unsafe fn scores<K: Mac, const Q: usize>(a: &AttentionArgs, queries: &Queries, range: Range<usize>, k: *const u8, v: *const u8, tokens: usize) {
+unsafe fn scores<K: Mac, const Q: usize>(
+    a: &AttentionArgs,
+    queries: &Queries,
+    range: Range<usize>,
+    k: *const u8,
+    v: *const u8,
+    tokens: usize,
+) {
     let count = a.head_dim as usize / K::ELEMENTS;
     for block in 0..tokens / ROWS {
-        unsafe { soon::<K>(v, block, tokens / ROWS, tokens * a.head_dim as usize / K::ELEMENTS / 16) }
         let mut i = range.start;
         let even = even_parts(range.len(), Q);
         while i < range.end {
             // SAFETY: the caller's promise.
             unsafe {
-                let lines = Lines { at: k.add(block * count * LINE), stride: LINE, column: 0, count };
+                let at = block * count * LINE;
+                let lines = Lines { at: k.add(at), stride: LINE, column: 0, count, ahead: Some(v.wrapping_add(at)) };
                 let x = Rows { at: queries.q.add(i * queries.q_stride), step: K::X_BYTES, stride: queries.q_stride };
                 let to = queries.p.add(i * P_STRIDE).cast::<f32>().add(block * ROWS);
                 macro_rules! up_to_q {
@@ -233,10 +233,14 @@ unsafe fn values<K: Mac, const M: usize, const C: usize>(
 ) {
     let columns = a.head_dim as usize / ROWS;
     let whole = columns - columns % C;
-    let lines =
-        |column: usize| Lines { at: v.wrapping_add(column * LINE), stride: columns * LINE, column: LINE, count: tokens / K::ELEMENTS };
+    let lines = |column: usize| Lines {
+        at: v.wrapping_add(column * LINE),
+        stride: columns * LINE,
+        column: LINE,
+        count: tokens / K::ELEMENTS,
+        ahead: Some(next.wrapping_add(column * LINE * PAGE_TOKENS / K::ELEMENTS)),
+    };
     for column in (0..whole).step_by(C) {
-        unsafe { soon::<K>(next, column / C, whole / C, 4 * a.head_dim as usize / K::ELEMENTS) }
         // SAFETY: the caller's promise.
         unsafe { value_columns::<K, M, C>(a, queries, range.clone(), lines(column), column) }
     }
@@ -288,15 +292,13 @@ unsafe fn value_tile<K: Mac, const M: usize, const C: usize>(a: &AttentionArgs, 
         let mut sums: [[F<K>; C]; M] = [[K::L::splat(0.0); C]; M];
         for_rows!(M, t => {
             let shrink = K::L::splat(*queries.shrink.add(i + t));
-            for c in 0..C {
-                sums[t][c] = K::L::mul(K::L::load(out[t].add(c * ROWS)), shrink);
-            }
+            sums[t] = std::array::from_fn(|c| K::L::mul(K::L::load(out[t].add(c * ROWS)), shrink));
         });
         let x = Rows { at: queries.p.add(i * P_STRIDE), step: K::X_BYTES, stride: P_STRIDE };
         tile::add::<K, M, C>(&mut sums, lines, x);
         for_rows!(M, t => {
-            for c in 0..C {
-                K::L::store(out[t].add(c * ROWS), sums[t][c]);
+            for (c, sum) in sums[t].into_iter().enumerate() {
+                K::L::store(out[t].add(c * ROWS), sum);
             }
         });
     }

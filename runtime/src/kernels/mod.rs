@@ -13,7 +13,7 @@ pub mod bench;
 mod dot;
 mod exp;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-pub mod flash;
+mod flash;
 mod generic;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod lanes;

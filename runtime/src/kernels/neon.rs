@@ -121,4 +121,6 @@ kernels! {
     attention_bf16 = flash::attention::<Bf16ByF32<Neon>, 5, 5, 1>;
     /// The roof.
     peak_f32 = peak::peak::<F32<Neon>, 6>;
+    /// The roof of reading.
+    read = peak::read::<Neon>;
 }

@@ -1,4 +1,4 @@
-//! Multiply-accumulates from registers alone: the roof of the kernels, not a kernel. Used by `roof`.
+//! The roofs of the kernels, by the same vectors: multiply-accumulates from registers alone, and reading alone. Used by `roof`.
 
 use super::table::Isa;
 #[cfg(target_arch = "aarch64")]
@@ -7,7 +7,7 @@ use super::table::NEON;
 use super::table::{AVX2, AVX512, AVX512BF16};
 use crate::abi::Kernel;
 
-/// A loop that does nothing but multiply and add.
+/// A loop that does nothing but multiply and add, and one that does nothing but read.
 #[derive(Debug)]
 pub(crate) struct Peak {
     isa: Option<&'static Isa>,
@@ -16,6 +16,17 @@ pub(crate) struct Peak {
     pub(crate) run: Kernel,
     /// Multiply-accumulates in a round.
     pub(crate) macs_per_round: u64,
+    /// Takes a pointer to [`ReadArgs`].
+    pub(crate) read: Kernel,
+}
+
+/// What to read.
+#[repr(C)]
+pub(crate) struct ReadArgs {
+    /// First byte.
+    pub(crate) at: *const u8,
+    /// Length, a multiple of 256.
+    pub(crate) bytes: u64,
 }
 
 /// The fastest that a CPU with these features has; `bf16`: products of bf16 too.
@@ -25,15 +36,15 @@ pub(crate) fn best(bf16: bool, has_feature: impl Fn(&str) -> bool) -> &'static P
 }
 
 static PEAKS: &[Peak] = &[
-    Peak { isa: None, bf16: false, run: generic, macs_per_round: 12 * 16 },
+    Peak { isa: None, bf16: false, run: generic, macs_per_round: 12 * 16, read: generic_read },
     #[cfg(target_arch = "x86_64")]
-    Peak { isa: Some(&AVX2), bf16: false, run: super::avx2::peak_f32, macs_per_round: 6 * 16 },
+    Peak { isa: Some(&AVX2), bf16: false, run: super::avx2::peak_f32, macs_per_round: 6 * 16, read: super::avx2::read },
     #[cfg(target_arch = "x86_64")]
-    Peak { isa: Some(&AVX512), bf16: false, run: super::avx512::peak_f32, macs_per_round: 12 * 16 },
+    Peak { isa: Some(&AVX512), bf16: false, run: super::avx512::peak_f32, macs_per_round: 12 * 16, read: super::avx512::read },
     #[cfg(target_arch = "x86_64")]
-    Peak { isa: Some(&AVX512BF16), bf16: true, run: super::avx512::peak_dpbf16, macs_per_round: 12 * 32 },
+    Peak { isa: Some(&AVX512BF16), bf16: true, run: super::avx512::peak_dpbf16, macs_per_round: 12 * 32, read: super::avx512::read },
     #[cfg(target_arch = "aarch64")]
-    Peak { isa: Some(&NEON), bf16: false, run: super::neon::peak_f32, macs_per_round: 6 * 16 },
+    Peak { isa: Some(&NEON), bf16: false, run: super::neon::peak_f32, macs_per_round: 6 * 16, read: super::neon::read },
 ];
 
 /// 12 sums of 16.
@@ -50,6 +61,43 @@ unsafe extern "C" fn generic(rounds: *const u8) {
         }
     }
     std::hint::black_box(sums);
+}
+
+/// Words, as the compiler sees fit.
+unsafe extern "C" fn generic_read(args: *const u8) {
+    // SAFETY: the contract of `Peak::read`.
+    let lines = unsafe {
+        let args = &*args.cast::<ReadArgs>();
+        std::slice::from_raw_parts(args.at.cast::<[u8; 64]>(), args.bytes as usize / 64)
+    };
+    let mut sums = [0u8; 64];
+    for line in lines {
+        sums.iter_mut().zip(line).for_each(|(sum, word)| *sum ^= word);
+    }
+    std::hint::black_box(sums);
+}
+
+/// Four lines at a time.
+///
+/// # Safety
+/// As for [`super::lanes::Lanes`], and the contract of [`Peak::read`].
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline(always)]
+pub(super) unsafe fn read<L: super::lanes::Lanes>(args: &ReadArgs) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [L::splat(0.0); 4];
+        for at in (0..args.bytes as usize).step_by(256) {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = L::max(*sum, L::load(args.at.add(at + i * 64).cast()));
+            }
+        }
+        let mut kept = [0.0; 16];
+        for sum in sums {
+            L::store(kept.as_mut_ptr(), sum);
+            std::hint::black_box(&kept);
+        }
+    }
 }
 
 /// `N` sums of 16.

@@ -107,7 +107,7 @@ mod tests {
                 // 2 pi in three parts, the first two short enough to be multiplied exactly.
                 let a = f64::from(*pos as f32 * inv_freq);
                 let turns = (a / std::f64::consts::TAU).round();
-                let r = ((a - turns * 6.283_185_005_187_988) - turns * 3.019_916_044_039_885e-7) - turns * 5.390_302_858_158_119_3e-15;
+                let r = ((a - turns * 6.283_185_005_187_988) - turns * 3.019_916_044_039_885e-7) - turns * 5.390_302_858_158_119e-15;
                 assert!((f64::from(*cos) - r.cos()).abs() < 6e-8 && (f64::from(*sin) - r.sin()).abs() < 6e-8, "{pos} {inv_freq}");
             }
             assert!(out[5..].iter().all(|pair| *pair == [1.0, 0.0]));

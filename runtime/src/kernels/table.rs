@@ -43,6 +43,16 @@ pub struct Isa {
 /// Plain Rust.
 pub const GENERIC: Isa = Isa { name: "generic", arch: "", features: &[] };
 
+/// AVX2 with FMA.
+pub const AVX2: Isa = Isa { name: "avx2", arch: "x86_64", features: &["avx2", "fma"] };
+/// AVX-512 as in x86-64-v4.
+pub const AVX512: Isa = Isa { name: "avx512", arch: "x86_64", features: &["avx2", "fma", "avx512f", "avx512bw", "avx512vl"] };
+/// AVX-512 with dot products of bf16.
+pub const AVX512BF16: Isa =
+    Isa { name: "avx512bf16", arch: "x86_64", features: &["avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512bf16"] };
+/// 64-bit ARM.
+pub const NEON: Isa = Isa { name: "neon", arch: "aarch64", features: &["neon"] };
+
 /// Why a kernel cannot be called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelError {
@@ -66,18 +76,7 @@ impl fmt::Display for KernelError {
 
 impl std::error::Error for KernelError {}
 
-/// AVX2 with FMA.
-pub const AVX2: Isa = Isa { name: "avx2", arch: "x86_64", features: &["avx2", "fma"] };
-/// AVX-512 as in x86-64-v4.
-pub const AVX512: Isa = Isa { name: "avx512", arch: "x86_64", features: &["avx2", "fma", "avx512f", "avx512bw", "avx512vl"] };
-/// AVX-512 with dot products of bf16.
-pub const AVX512BF16: Isa =
-    Isa { name: "avx512bf16", arch: "x86_64", features: &["avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512bf16"] };
-/// 64-bit ARM.
-pub const NEON: Isa = Isa { name: "neon", arch: "aarch64", features: &["neon"] };
-
-/// A row: name, format, m, blocks, function. The op is the first word of the name up to the format, the architecture decides whether the
-/// function is there.
+/// A row: instruction set, op, format, name, rows, blocks, function. The function is named on its own architecture only.
 macro_rules! row {
     ($isa:ident, $op:literal, $format:literal, $name:literal, $m:expr, $blocks:expr, $kernel:path) => {
         KernelRow { name: $name, op: $op, format: $format, isa: &$isa, m: $m, blocks: $blocks, kernel: row!(@ $isa, $kernel) }
@@ -112,21 +111,11 @@ pub static KERNELS: &[KernelRow] = &[
     row!(GENERIC, "dot", "bf16", "dot_bf16_bf16_4x4_generic", 4, 4, generic::dot_bf16),
     row!(GENERIC, "attention", "bf16", "attention_bf16_f32_4x64_generic", TILE, PAGE_TOKENS, generic::attention_bf16),
     row!(AVX2, "dot", "f32", "dot_f32_f32_1x64_avx2", 1, 64, avx2::dot_f32_one),
-    row!(AVX2, "dot", "f32", "dot_f32_f32_6x4_avx2", 6, 4, avx2::dot_f32_many),
+    row!(AVX2, "dot", "f32", "dot_f32_f32_6x2_avx2", 6, 2, avx2::dot_f32_many),
     row!(AVX2, "attention", "f32", "attention_f32_f32_4x64_avx2", TILE, PAGE_TOKENS, avx2::attention_f32),
     row!(AVX2, "dot", "bf16", "dot_bf16_bf16_1x64_avx2", 1, 64, avx2::dot_bf16_one),
     row!(AVX2, "dot", "bf16", "dot_bf16_bf16_5x4_avx2", 5, 4, avx2::dot_bf16_many),
     row!(AVX2, "attention", "bf16", "attention_bf16_f32_4x64_avx2", TILE, PAGE_TOKENS, avx2::attention_bf16),
-    row!(AVX2, "attention", "f32", "attention_zv32", TILE, PAGE_TOKENS, avx2::v32),
-    row!(AVX2, "attention", "f32", "attention_zv41", TILE, PAGE_TOKENS, avx2::v41),
-    row!(AVX2, "attention", "f32", "attention_zv61", TILE, PAGE_TOKENS, avx2::v61),
-    row!(AVX2, "attention", "f32", "attention_zv14", TILE, PAGE_TOKENS, avx2::v14),
-    row!(AVX2, "attention", "f32", "attention_zv22", TILE, PAGE_TOKENS, avx2::v22),
-    row!(AVX2, "attention", "bf16", "attention_zw51", TILE, PAGE_TOKENS, avx2::w51),
-    row!(AVX2, "attention", "bf16", "attention_zw41", TILE, PAGE_TOKENS, avx2::w41),
-    row!(AVX2, "attention", "bf16", "attention_zw61", TILE, PAGE_TOKENS, avx2::w61),
-    row!(AVX2, "attention", "bf16", "attention_zw22", TILE, PAGE_TOKENS, avx2::w22),
-    row!(AVX2, "attention", "bf16", "attention_zw14", TILE, PAGE_TOKENS, avx2::w14),
     row!(AVX512, "dot", "f32", "dot_f32_f32_1x64_avx512", 1, 64, avx512::dot_f32_one),
     row!(AVX512, "dot", "f32", "dot_f32_f32_12x4_avx512", 12, 4, avx512::dot_f32_many),
     row!(AVX512, "attention", "f32", "attention_f32_f32_4x64_avx512", TILE, PAGE_TOKENS, avx512::attention_f32),
@@ -163,7 +152,7 @@ pub fn resolve(name: &str) -> Result<Kernel, KernelError> {
 pub fn candidates(op: &str, format: &str, arch: &str, has_feature: impl Fn(&str) -> bool) -> Vec<&'static KernelRow> {
     let fits = |isa: &Isa| (isa.arch.is_empty() || isa.arch == arch) && isa.features.iter().all(|f| has_feature(f));
     let usable = || KERNELS.iter().filter(|r| r.op == op && r.format == format && fits(r.isa));
-    let Some(best) = usable().last() else { return Vec::new() };
+    let Some(best) = usable().next_back() else { return Vec::new() };
     usable().filter(|r| r.isa == best.isa).collect()
 }
 

@@ -18,6 +18,8 @@ pub(super) struct Lines {
     pub(super) column: usize,
     /// Lines of a column.
     pub(super) count: usize,
+    /// Lines that will be wanted soon, as many as there are in all columns, one after the other. Any address will do.
+    pub(super) ahead: Option<*const u8>,
 }
 
 /// Where the activations of a tile stand, in bytes.
@@ -58,6 +60,11 @@ pub(super) unsafe fn add<K: Mac, const M: usize, const C: usize>(sums: &mut [[F<
         unsafe {
             let at = lines.at.add(l * lines.stride);
             let x_at = x.at.add(l * x.step);
+            if let Some(ahead) = lines.ahead {
+                for c in 0..C {
+                    K::L::prefetch(ahead.wrapping_add((l * C + c) * 64));
+                }
+            }
             let line: [K::Line; C] = std::array::from_fn(|c| K::line(at.add(c * lines.column)));
             for_rows!(M, t => {
                 let x = K::x(x_at.add(t * x.stride));
@@ -77,6 +84,8 @@ pub(super) unsafe fn add<K: Mac, const M: usize, const C: usize>(sums: &mut [[F<
 pub(super) unsafe fn add_alternately<K: Mac, const M: usize, const P: usize>(sums: &mut [[F<K>; P]; M], lines: Lines, x: Rows) {
     const { assert!(M <= 12) };
     for l in (0..lines.count).step_by(P) {
+        // An index, because `for_rows` takes the row first.
+        #[expect(clippy::needless_range_loop)]
         for p in 0..P {
             // SAFETY: the caller's promise.
             unsafe {

@@ -22,24 +22,28 @@ struct Line {
     shape: String,
     from: &'static str,
     measured: Measured,
-    /// Raw read just before, bytes per second.
-    raw: f64,
+    /// Raw read just before, bytes per second; for what is read from memory.
+    raw: Option<f64>,
+    /// Multiply-accumulates per second at best, in the kernel's arithmetic.
+    peak: f64,
 }
 
 pub(super) fn main(artifact: &Artifact, threads: Option<usize>, as_json: bool) -> Result<()> {
     let threads = threads.unwrap_or_else(default_threads);
+    let peaks = (roof::macs(roof::Arithmetic::F32, threads), roof::macs(roof::Arithmetic::Bf16, threads));
     let mut lines = Vec::new();
     for row in KERNELS.iter().filter(|r| runs_here(r)) {
+        let peak = if row.isa.name.ends_with("bf16") { peaks.1 } else { peaks.0 };
         match row.op {
-            "dot" => lines.extend(dots(row, artifact, threads)),
-            "attention" => lines.extend(attention(row, artifact, threads)),
+            "dot" => lines.extend(dots(row, artifact, threads, peak)),
+            "attention" => lines.extend(attention(row, artifact, threads, peak)),
             _ => {}
         }
     }
     match as_json {
         true => println!("{}", json!(lines.iter().map(Line::json).collect::<Vec<_>>())),
         false => {
-            let head = ["kernel", "shape", "from", "us", "GB/s", "% of read", "GMAC/s"].map(str::to_owned).to_vec();
+            let head = ["kernel", "shape", "from", "us", "GB/s", "% of read", "GMAC/s", "% of peak"].map(str::to_owned).to_vec();
             println!("{} threads\n", threads);
             print!("{}", table(&std::iter::once(head).chain(lines.iter().map(Line::cells)).collect::<Vec<_>>()));
         }
@@ -51,7 +55,11 @@ fn runs_here(row: &KernelRow) -> bool {
     (row.isa.arch.is_empty() || row.isa.arch == ARCH) && row.isa.features.iter().all(|f| has_feature(f))
 }
 
-fn dots(row: &'static KernelRow, artifact: &Artifact, threads: usize) -> Vec<Line> {
+fn raw_read(threads: usize) -> f64 {
+    roof::read_gbs(threads, roof::READ_BYTES) * 1e9
+}
+
+fn dots(row: &'static KernelRow, artifact: &Artifact, threads: usize, peak: f64) -> Vec<Line> {
     let Some(format) = WEIGHT_FORMATS.iter().find(|f| f.name == row.format) else { return Vec::new() };
     let m = if row.m == 1 { 1 } else { MANY };
     let mut lines = Vec::new();
@@ -65,7 +73,8 @@ fn dots(row: &'static KernelRow, artifact: &Artifact, threads: usize) -> Vec<Lin
                 name: row.name,
                 shape: format!("{m} x {k} -> {n}"),
                 from: if from_dram { "memory" } else { "cache" },
-                raw: roof::read_gbs(threads, roof::READ_BYTES) * 1e9,
+                raw: from_dram.then(|| raw_read(threads)),
+                peak,
                 measured: bench_dot(row, padded(format, k), n.div_ceil(16), m, threads, from_dram),
             });
         }
@@ -77,13 +86,14 @@ fn padded(format: &WeightFormat, k: usize) -> usize {
     k.next_multiple_of(format.k_unit.max(16))
 }
 
-fn attention(row: &'static KernelRow, artifact: &Artifact, threads: usize) -> Vec<Line> {
+fn attention(row: &'static KernelRow, artifact: &Artifact, threads: usize, peak: f64) -> Vec<Line> {
     let plan = &artifact.meta().plan;
     let line = |kv: &llamac_runtime::artifact::meta::KvMeta| Line {
         name: row.name,
-        shape: format!("{DEPTH} keys of {}, {} heads", kv.head_dim, kv.kv_heads),
+        shape: format!("{DEPTH} keys of {}", kv.head_dim),
         from: "memory",
-        raw: roof::read_gbs(threads, roof::READ_BYTES) * 1e9,
+        raw: Some(raw_read(threads)),
+        peak,
         measured: bench_attention(row, kv.head_dim, 1, 1, DEPTH, threads),
     };
     plan.kv.iter().take(1).map(line).collect()
@@ -108,6 +118,10 @@ impl Line {
         self.measured.bytes as f64 / self.measured.seconds
     }
 
+    fn macs_per_second(&self) -> f64 {
+        self.measured.macs as f64 / self.measured.seconds
+    }
+
     fn cells(&self) -> Vec<String> {
         let read = self.bytes_per_second();
         vec![
@@ -116,16 +130,17 @@ impl Line {
             self.from.to_owned(),
             format!("{:.1}", self.measured.seconds * 1e6),
             format!("{:.1}", read / 1e9),
-            format!("{:.0}", read / self.raw * 100.0),
-            format!("{:.1}", self.measured.macs as f64 / self.measured.seconds / 1e9),
+            self.raw.map_or_else(String::new, |raw| format!("{:.0}", read / raw * 100.0)),
+            format!("{:.1}", self.macs_per_second() / 1e9),
+            format!("{:.0}", self.macs_per_second() / self.peak * 100.0),
         ]
     }
 
     fn json(&self) -> serde_json::Value {
         json!({
             "kernel": self.name, "shape": self.shape, "from": self.from, "seconds": self.measured.seconds,
-            "bytes_per_second": self.bytes_per_second(), "read_share": self.bytes_per_second() / self.raw,
-            "macs_per_second": self.measured.macs as f64 / self.measured.seconds,
+            "bytes_per_second": self.bytes_per_second(), "read_share": self.raw.map(|raw| self.bytes_per_second() / raw),
+            "macs_per_second": self.macs_per_second(), "peak_share": self.macs_per_second() / self.peak,
         })
     }
 }

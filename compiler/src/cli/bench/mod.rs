@@ -82,6 +82,8 @@ fn cases(args: &BenchArgs, engine: &Engine) -> (Vec<Case>, Vec<String>) {
     }
     for (&depth, &batch) in args.depth.iter().flat_map(|d| args.batch.iter().map(move |b| (d, b))).filter(|_| args.decode > 0) {
         let name = format!("skipped decode at depth {depth}, batch {batch}");
+        // Up to the very end of the context, if that is what was asked for.
+        let depth = if depth <= context { depth.min(context.saturating_sub(args.decode)) } else { depth };
         if depth + args.decode > context {
             skipped.push(format!("{name}: the artifact's --max-context is {context}"));
         } else if !(1..=slots).contains(&batch) {
@@ -113,8 +115,8 @@ fn to_text(artifact: &Artifact, engine: &Engine, roofs: &model::Roofs, measured:
             digits(f.rate.least),
             digits(f.rate.most),
             format!("{:.3}", f.step_seconds * 1e3),
-            format!("{:.1}", f.bytes_per_second / 1e9),
-            format!("{:.0}", f.read_share * 100.0),
+            f.read.map_or_else(String::new, |r| format!("{:.1}", r.bytes_per_second / 1e9)),
+            f.read.map_or_else(String::new, |r| format!("{:.0}", r.share * 100.0)),
             digits(f.flops / 1e9),
             format!("{:.0}", f.flops / roofs.flops * 100.0),
         ]);
@@ -129,8 +131,8 @@ fn to_json(artifact: &Artifact, engine: &Engine, roofs: &model::Roofs, measured:
         .map(|f| {
             json!({
                 "case": f.name, "tokens_per_second": { "median": f.rate.median, "min": f.rate.least, "max": f.rate.most },
-                "step_seconds": f.step_seconds, "bytes_per_second": f.bytes_per_second, "read_share": f.read_share, "flops": f.flops,
-                "peak_share": f.flops / roofs.flops,
+                "step_seconds": f.step_seconds, "bytes_per_second": f.read.map(|r| r.bytes_per_second),
+                "read_share": f.read.map(|r| r.share), "flops": f.flops, "peak_share": f.flops / roofs.flops,
             })
         })
         .collect();

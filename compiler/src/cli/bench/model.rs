@@ -24,12 +24,19 @@ pub(super) struct Figures {
     pub(super) rate: Spread,
     /// Median time of one step (of the whole prompt for a prefill).
     pub(super) step_seconds: f64,
+    /// Of memory; for a prefill, which multiplies more than it reads, `None`.
+    pub(super) read: Option<Reading>,
+    /// Floating-point operations in matrix products, per second, median.
+    pub(super) flops: f64,
+}
+
+/// How fast memory was read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Reading {
     /// Median of bytes that the steps must read, per second.
     pub(super) bytes_per_second: f64,
     /// Median of the same as a share of the raw read just before.
-    pub(super) read_share: f64,
-    /// Floating-point operations in matrix products, per second, median.
-    pub(super) flops: f64,
+    pub(super) share: f64,
 }
 
 /// Median, least and most of a few measurements.
@@ -88,7 +95,7 @@ pub(super) fn measure(engine: &mut Engine, case: &Case, reps: usize) -> Result<F
         run(engine, case)?;
         let time = start.elapsed().as_secs_f64();
         seconds.push(time);
-        shares.push(work.bytes / time / raw);
+        shares.push(1.0 / time / raw);
     }
     for slot in 0..engine.kv().slots() {
         engine.truncate(slot, 0);
@@ -98,8 +105,7 @@ pub(super) fn measure(engine: &mut Engine, case: &Case, reps: usize) -> Result<F
         name: case.to_string(),
         rate: Spread::of(seconds.iter().map(|t| work.tokens / t).collect()),
         step_seconds: median / work.steps,
-        bytes_per_second: work.bytes / median,
-        read_share: Spread::of(shares).median,
+        read: work.bytes.map(|bytes| Reading { bytes_per_second: bytes / median, share: bytes * Spread::of(shares).median }),
         flops: 2.0 * work.macs / median,
     })
 }
@@ -109,7 +115,8 @@ pub(super) fn measure(engine: &mut Engine, case: &Case, reps: usize) -> Result<F
 struct Work {
     tokens: f64,
     steps: f64,
-    bytes: f64,
+    /// Bytes of weights, keys and values, where they are what takes the time.
+    bytes: Option<f64>,
     macs: f64,
 }
 
@@ -123,13 +130,7 @@ fn prepare(engine: &mut Engine, case: &Case) -> Result<Work, EngineError> {
     };
     match *case {
         Case::Prefill { tokens } => {
-            let calls = tokens.div_ceil(plan.max_step) as u64;
-            let work = Work {
-                tokens: tokens as f64,
-                steps: 1.0,
-                bytes: (calls * plan.decode_bytes) as f64,
-                macs: per_token * tokens as f64 + per_row,
-            };
+            let work = Work { tokens: tokens as f64, steps: 1.0, bytes: None, macs: per_token * tokens as f64 + per_row };
             Ok(work)
         }
         Case::Decode { depth, batch, steps } => {
@@ -137,7 +138,7 @@ fn prepare(engine: &mut Engine, case: &Case) -> Result<Work, EngineError> {
             let work = Work {
                 tokens: (batch * steps) as f64,
                 steps: steps as f64,
-                bytes: (steps as u64 * plan.decode_bytes + batch as u64 * kv) as f64,
+                bytes: Some((steps as u64 * plan.decode_bytes + batch as u64 * kv) as f64),
                 macs: (per_token + per_row) * (batch * steps) as f64,
             };
             for slot in 0..batch {
