@@ -59,10 +59,15 @@ fn keep_first_and_last(module: &mut Module) -> Vec<usize> {
     let mut last = 0;
     for func in &mut module.funcs {
         for inst in func.body.iter_mut().filter(|i| i.op == OpKind::Layers) {
-            let all: Vec<(String, usize)> = inst.calls.iter().flat_map(|run| (0..run.count).map(|i| (run.func.clone(), run.first + i))).collect();
+            let all: Vec<(String, usize)> =
+                inst.calls.iter().flat_map(|run| (0..run.count).map(|i| (run.func.clone(), run.first + i))).collect();
             last = all.len().saturating_sub(1);
             let ends = if last == 0 { vec![0] } else { vec![0, last] };
-            inst.calls = ends.iter().filter_map(|&i| all.get(i)).map(|(func, layer)| LayerRun { func: func.clone(), first: *layer, count: 1 }).collect();
+            inst.calls = ends
+                .iter()
+                .filter_map(|&i| all.get(i))
+                .map(|(func, layer)| LayerRun { func: func.clone(), first: *layer, count: 1 })
+                .collect();
         }
     }
     if last == 0 { vec![0] } else { vec![0, last] }

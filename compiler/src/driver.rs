@@ -1,12 +1,12 @@
 //! The compiler as one function, read from top to bottom: [`compile`]. Each step is a module of its own; only the order is here.
 
+use crate::check;
 use crate::codegen::{self, Code};
 use crate::diag::{Diag, Result, Warning};
 use crate::frontend::{self, Model};
 use crate::lower::{self, Limits, Program};
 use crate::pack::{self, unwritable};
 use crate::target::Target;
-use crate::check;
 use llamac_ir::dtype::DType;
 use llamac_ir::module::Module;
 use llamac_passes::pipeline::{self, Precision, Report};
@@ -244,13 +244,23 @@ fn limits(model: &Model, options: &CompileOptions, warnings: &mut Vec<Warning>) 
         ("--max-step", options.max_step, 1 << 16),
     ];
     if let Some((flag, found, most)) = flags.into_iter().find(|(_, n, most)| !(1..=*most).contains(n)) {
-        return Err(Diag::new("option", format!("{flag} cannot be that")).found(found).expected(format_args!("1 to {most}")).help("choose a value in the range"));
+        return Err(Diag::new("option", format!("{flag} cannot be that"))
+            .found(found)
+            .expected(format_args!("1 to {most}"))
+            .help("choose a value in the range"));
     }
     if max_context > trained && !stretches {
-        let what = format!("--max-context {max_context} is more than the {trained} positions that the model was trained for: expect nonsense beyond them");
+        let what = format!(
+            "--max-context {max_context} is more than the {trained} positions that the model was trained for: expect nonsense beyond them"
+        );
         warnings.push(Warning(Diag::new("option", what)));
     }
-    Ok(Limits { max_step: options.max_step, max_rows: MAX_ROWS.min(options.max_step.max(options.max_batch)), max_batch: options.max_batch, max_context })
+    Ok(Limits {
+        max_step: options.max_step,
+        max_rows: MAX_ROWS.min(options.max_step.max(options.max_batch)),
+        max_batch: options.max_batch,
+        max_context,
+    })
 }
 
 /// How long each step took.

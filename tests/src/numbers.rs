@@ -1,21 +1,6 @@
 //! Comparing logits: differences, distributions, the best token. All sums are in f64.
 
-/// rms(found - expected) / std(expected), and the largest difference.
-///
-/// # Panics
-/// If the lengths differ or there is nothing to compare.
-pub fn difference(found: &[f32], expected: &[f32]) -> (f64, f64) {
-    assert_eq!(found.len(), expected.len());
-    assert!(!found.is_empty());
-    let n = expected.len() as f64;
-    let mean = expected.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-    let std = (expected.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt();
-    let by: Vec<f64> = found.iter().zip(expected).map(|(&a, &b)| (f64::from(a) - f64::from(b)).abs()).collect();
-    let rms = (by.iter().map(|d| d * d).sum::<f64>() / n).sqrt();
-    // `f64::max` would drop a NaN.
-    let largest = by.iter().fold(0.0, |a, &b| if b <= a { a } else { b });
-    (rms / std, largest)
-}
+pub use llamac_runtime::verify::difference;
 
 /// Natural logarithm of the softmax.
 pub fn log_softmax(logits: &[f32]) -> Vec<f64> {
@@ -56,14 +41,6 @@ pub fn bits(values: &[f32]) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_difference_is_relative_to_the_spread_and_shows_a_nan() {
-        let (rms, largest) = difference(&[1.0, 3.5], &[1.0, 3.0]);
-        assert!((rms - 0.125f64.sqrt()).abs() < 1e-12 && (largest - 0.5).abs() < 1e-12);
-        let (rms, largest) = difference(&[f32::NAN, 3.0], &[1.0, 3.0]);
-        assert!(rms.is_nan() && largest.is_nan());
-    }
 
     #[test]
     fn a_distribution_does_not_diverge_from_itself_nor_from_a_shifted_one() {

@@ -40,10 +40,17 @@ pub(super) fn main(args: &EvalArgs) -> Result<()> {
     let ids = tokenizer.encode(&text, EncodeOptions { parse_special: false, add_bos: false });
     let bos = artifact.meta().generation.bos;
     let window = (args.window as usize).min(artifact.meta().model.max_context - usize::from(bos.is_some()));
-    let windows: Vec<Vec<u32>> =
-        ids.chunks(window).filter(|w| w.len() > 1 || bos.is_some()).take(args.windows.unwrap_or(usize::MAX)).map(|w| bos.into_iter().chain(w.iter().copied()).collect()).collect();
+    let windows: Vec<Vec<u32>> = ids
+        .chunks(window)
+        .filter(|w| w.len() > 1 || bos.is_some())
+        .take(args.windows.unwrap_or(usize::MAX))
+        .map(|w| bos.into_iter().chain(w.iter().copied()).collect())
+        .collect();
     if windows.is_empty() {
-        return Err(Diag::new("text", "the text is too short").place(args.text.display()).found(format!("{} tokens", ids.len())).expected("two or more"));
+        return Err(Diag::new("text", "the text is too short")
+            .place(args.text.display())
+            .found(format!("{} tokens", ids.len()))
+            .expected("two or more"));
     }
     let options = EngineOptions { threads: args.artifact.threads, ..EngineOptions::default() };
     let mut engine = Engine::new(&artifact, &options).map_err(|e| super::run::engine_error(path, &e))?;
@@ -62,7 +69,9 @@ pub(super) fn main(args: &EvalArgs) -> Result<()> {
     }
     let (nll, seconds) = (sum / count as f64, start.elapsed().as_secs_f64());
     match args.json {
-        true => println!("{}", json!({ "perplexity": nll.exp(), "nll": nll, "tokens": count, "windows": windows.len(), "seconds": seconds })),
+        true => {
+            println!("{}", json!({ "perplexity": nll.exp(), "nll": nll, "tokens": count, "windows": windows.len(), "seconds": seconds }))
+        }
         false => println!(
             "perplexity {:.4} (mean negative log likelihood {nll:.6}) over {count} tokens in {} windows; {:.0} tokens/s",
             nll.exp(),

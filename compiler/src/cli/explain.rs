@@ -48,7 +48,9 @@ pub(super) fn main(args: &ExplainArgs) -> Result<()> {
     }
     if let Some(name) = &args.pass {
         let pass = registry::pass(name).ok_or_else(|| {
-            Diag::new("pass", "there is no such pass").found(name).help(format!("did you mean `{}`? `llamac explain --passes` lists them", registry::nearest(name)))
+            Diag::new("pass", "there is no such pass")
+                .found(name)
+                .help(format!("did you mean `{}`? `llamac explain --passes` lists them", registry::nearest(name)))
         })?;
         println!("{}", pass.doc());
         return Ok(());
@@ -59,10 +61,16 @@ pub(super) fn main(args: &ExplainArgs) -> Result<()> {
     planned.warnings.iter().for_each(|w| eprintln!("{w}"));
     let report = chosen(&planned.report, args.func.as_deref())?;
     if args.json {
-        println!("{}", json!({ "model": model.name, "target": planned.target.name, "functions": report.iter().map(|f| as_json(f)).collect::<Vec<_>>() }));
+        println!(
+            "{}",
+            json!({ "model": model.name, "target": planned.target.name, "functions": report.iter().map(|f| as_json(f)).collect::<Vec<_>>() })
+        );
         return Ok(());
     }
-    println!("{} for {}: predicted times are rooflines of one call; a barrier stands before each region\n", model.name, planned.target.name);
+    println!(
+        "{} for {}: predicted times are rooflines of one call; a barrier stands before each region\n",
+        model.name, planned.target.name
+    );
     report.iter().for_each(|f| print!("{f}"));
     if args.ir {
         println!("\n// before\n{}\n// after\n{}", planned.imported, planned.module);
@@ -71,7 +79,8 @@ pub(super) fn main(args: &ExplainArgs) -> Result<()> {
         println!("\n{}", planned.program);
     }
     if args.code {
-        let code = codegen::compile(&planned.program, &planned.target).map_err(|e| Diag::new("internal", "no code could be made").found(e))?;
+        let code =
+            codegen::compile(&planned.program, &planned.target).map_err(|e| Diag::new("internal", "no code could be made").found(e))?;
         println!("\n{} bytes of code; kernels: {}", code.blob.len(), code.kernels.join(", "));
         code.symbols.iter().for_each(|s| println!("  {:>7} {:>6}  {}", s.offset, s.bytes, s.name));
     }
@@ -90,7 +99,10 @@ fn chosen<'r>(report: &'r Report, func: Option<&str>) -> Result<Vec<&'r FuncRepo
     let found: Vec<&FuncReport> = report.funcs.iter().filter(|f| func.is_none_or(|name| name.trim_start_matches('@') == f.name)).collect();
     if found.is_empty() {
         let names: Vec<&str> = report.funcs.iter().map(|f| f.name.as_str()).collect();
-        return Err(Diag::new("option", "there is no such function").found(func.unwrap_or_default()).expected(names.join(", ")).help("name one with --func"));
+        return Err(Diag::new("option", "there is no such function")
+            .found(func.unwrap_or_default())
+            .expected(names.join(", "))
+            .help("name one with --func"));
     }
     Ok(found)
 }

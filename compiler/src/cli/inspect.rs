@@ -88,11 +88,17 @@ pub(super) fn memory(meta: &Meta) -> String {
     ];
     for tokens in [4096, context] {
         if tokens <= context {
-            rows.push(line(&format!("KV cache of a sequence of {tokens}"), per_token * tokens.next_multiple_of(llamac_runtime::abi::PAGE_TOKENS as u64)));
+            rows.push(line(
+                &format!("KV cache of a sequence of {tokens}"),
+                per_token * tokens.next_multiple_of(llamac_runtime::abi::PAGE_TOKENS as u64),
+            ));
         }
     }
     rows.dedup();
-    rows.push(line(&format!("KV cache at most, {} sequences", plan.max_batch), per_token * context.next_multiple_of(64) * plan.max_batch as u64));
+    rows.push(line(
+        &format!("KV cache at most, {} sequences", plan.max_batch),
+        per_token * context.next_multiple_of(64) * plan.max_batch as u64,
+    ));
     rows.push(line("read from memory per decoded token, without KV", plan.decode_bytes));
     rows.push(vec!["multiply-accumulates per token".into(), grouped(plan.decode_macs), String::new()]);
     table(&rows)

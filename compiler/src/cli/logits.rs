@@ -73,7 +73,8 @@ fn jobs(args: &LogitsArgs, vocab: usize) -> Result<Vec<Job>> {
     let mut jobs = Vec::new();
     for (key, ids) in tensors::read_ids(&args.input)? {
         let Some(name) = key.strip_suffix(".input_ids") else { continue };
-        let bad = |what: &str| Diag::new("tensors", what).place(format!("{}: `{key}`", args.input.display())).found(format!("{:?}", ids.shape));
+        let bad =
+            |what: &str| Diag::new("tensors", what).place(format!("{}: `{key}`", args.input.display())).found(format!("{:?}", ids.shape));
         let (windows, length) = match ids.shape.as_slice() {
             [t] => (None, *t),
             [w, t] => (Some(*w), *t),
@@ -84,7 +85,10 @@ fn jobs(args: &LogitsArgs, vocab: usize) -> Result<Vec<Job>> {
         }
         for (i, tokens) in ids.data.chunks_exact(length).enumerate() {
             let tokens = tokens_of(tokens, vocab).map_err(|id| {
-                bad("a token id is not in the vocabulary").found(id).expected(format!("0 to {}", vocab - 1)).help("use the tokenizer of this model")
+                bad("a token id is not in the vocabulary")
+                    .found(id)
+                    .expected(format!("0 to {}", vocab - 1))
+                    .help("use the tokenizer of this model")
             })?;
             let window = windows.map(|_| i);
             jobs.push(Job { name: name.to_owned(), window, tokens, fed: 0, logits: vec![], nll: vec![], greedy: vec![], next: None });
@@ -107,10 +111,8 @@ fn run(engine: &mut Engine, group: &mut [Job], args: &LogitsArgs) -> std::result
     let piece = args.chunk.map_or(usize::MAX, |c| c as usize);
     while group.iter().any(|j| j.fed < j.tokens.len()) {
         let active: Vec<usize> = (0..group.len()).filter(|&i| group[i].fed < group[i].tokens.len()).collect();
-        let inputs: Vec<(usize, Vec<u32>)> = active
-            .iter()
-            .map(|&i| (i, group[i].tokens[group[i].fed..].iter().copied().take(piece).collect()))
-            .collect();
+        let inputs: Vec<(usize, Vec<u32>)> =
+            active.iter().map(|&i| (i, group[i].tokens[group[i].fed..].iter().copied().take(piece).collect())).collect();
         let batch: Vec<SeqInput<'_>> = inputs.iter().map(|(slot, tokens)| SeqInput { slot: *slot, tokens, logits: Want::All }).collect();
         engine.step_each(&batch, |input, _, logits| {
             let job = &mut group[inputs[input].0];
@@ -137,7 +139,8 @@ fn run(engine: &mut Engine, group: &mut [Job], args: &LogitsArgs) -> std::result
         if wanted.is_empty() || group.iter().all(|j| j.greedy.len() >= args.greedy || j.window.is_some()) {
             break;
         }
-        let batch: Vec<SeqInput<'_>> = wanted.iter().map(|(slot, token)| SeqInput { slot: *slot, tokens: token, logits: Want::Last }).collect();
+        let batch: Vec<SeqInput<'_>> =
+            wanted.iter().map(|(slot, token)| SeqInput { slot: *slot, tokens: token, logits: Want::Last }).collect();
         engine.step_each(&batch, |input, _, logits| group[wanted[input].0].next = Some(argmax(logits)))?;
     }
     for slot in 0..group.len() {

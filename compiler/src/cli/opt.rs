@@ -82,7 +82,10 @@ fn read(args: &OptArgs) -> Result<Module> {
         diag.help("`llamac explain MODEL --ir` prints a module in the right form")
     })?;
     verify(&module, module.stage).map_err(|errors| {
-        Diag::new("ir", format!("the module has {} errors", errors.len())).place(args.file.display()).found(listed(&errors)).help("mend them and run again")
+        Diag::new("ir", format!("the module has {} errors", errors.len()))
+            .place(args.file.display())
+            .found(listed(&errors))
+            .help("mend them and run again")
     })?;
     Ok(module)
 }
@@ -94,6 +97,8 @@ fn bad_pass(error: &PipelineError) -> Diag {
             .found(name)
             .expected(names.join(", "))
             .help(format!("did you mean `{}`?", registry::nearest(name))),
-        other => Diag::new("internal", "a pass failed; this is a bug of llamac").found(other).help("bisect it with --fuel and report the module"),
+        other => {
+            Diag::new("internal", "a pass failed; this is a bug of llamac").found(other).help("bisect it with --fuel and report the module")
+        }
     }
 }

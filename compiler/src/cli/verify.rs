@@ -67,10 +67,13 @@ pub(super) fn main(args: &VerifyArgs) -> Result<()> {
             .place(path.display())
             .found(format!("rms difference / std = {:.2e}, largest difference {:.2e}", report.rms, report.max_abs))
             .expected(format!("at most {:.0e}", report.bound))
-            .help("the file is as it was written, so this is a bug of llamac or of this CPU: please report it with `llamac inspect --json`"));
+            .help(
+                "the file is as it was written, so this is a bug of llamac or of this CPU: please report it with `llamac inspect --json`",
+            ));
     }
     if !args.json {
-        let layers = if report.layers == 0 { "all layers".to_owned() } else { format!("{} layers (the first and the last)", report.layers) };
+        let layers =
+            if report.layers == 0 { "all layers".to_owned() } else { format!("{} layers (the first and the last)", report.layers) };
         println!(
             "check vectors: {} rows of logits through {layers}: rms difference / std = {:.2e} (bound {:.0e}), largest difference {:.2e}",
             report.rows, report.rms, report.bound, report.max_abs

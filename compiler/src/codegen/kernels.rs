@@ -3,8 +3,8 @@
 use llamac_runtime::kernels::table::{self, KernelRow};
 
 use super::CodegenError;
-use crate::lower::program::{Body, Program, WeightForm};
 use crate::lower::kv_format;
+use crate::lower::program::{Body, Program, WeightForm};
 use crate::target::Target;
 
 /// A dot kernel: its slot, rows of `x` at most, weight blocks at most.

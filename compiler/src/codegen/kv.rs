@@ -9,8 +9,8 @@ use llamac_runtime::abi::{KvGroup, PAGE_TOKENS, ROWS, RowSet};
 
 use super::frame::Emit;
 use super::math::Block;
-use crate::lower::program::{Cache, Elem, Sink};
 use crate::lower::kv_format;
+use crate::lower::program::{Cache, Elem, Sink};
 
 /// Where the elements of one row go: computed once per row.
 #[derive(Clone, Copy)]
@@ -81,7 +81,7 @@ impl Emit<'_, '_> {
             // Pairs of columns are a line apart.
             (Elem::Bf16, true) => {
                 let base = self.element(base, part, 8 * line);
-                let halves = self.to_bf16(x);
+                let halves = self.bf16_halves(x);
                 for (i, eight) in halves.into_iter().enumerate() {
                     let pairs = self.cast(I32X4, eight);
                     for lane in 0..4u8 {
@@ -93,7 +93,7 @@ impl Emit<'_, '_> {
             // Columns are 4 bytes apart, the other token of the pair between them.
             (Elem::Bf16, false) => {
                 let base = self.element(base, part, 64);
-                let halves = self.to_bf16(x);
+                let halves = self.bf16_halves(x);
                 for (i, eight) in halves.into_iter().enumerate() {
                     for lane in 0..8u8 {
                         let x = self.b.ins().extractlane(eight, lane);
@@ -104,4 +104,3 @@ impl Emit<'_, '_> {
         }
     }
 }
-

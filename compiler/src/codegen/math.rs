@@ -55,7 +55,7 @@ impl Emit<'_, '_> {
         self.b.ins().unarrow(a, b)
     }
     /// Rounded to bf16: two vectors of eight.
-    pub(super) fn to_bf16(&mut self, x: Block) -> [Value; 2] {
+    pub(super) fn bf16_halves(&mut self, x: Block) -> [Value; 2] {
         [self.narrow(x[0], x[1]), self.narrow(x[2], x[3])]
     }
     /// Rounded to bf16 and back.
@@ -83,7 +83,7 @@ impl Emit<'_, '_> {
     /// Stores sixteen columns, rounded if asked.
     pub(super) fn store_block(&mut self, x: Block, at: Value, bf16: bool) {
         if bf16 {
-            let halves = self.to_bf16(x);
+            let halves = self.bf16_halves(x);
             halves.into_iter().enumerate().for_each(|(i, h)| self.store(h, at, 16 * i));
         } else {
             x.into_iter().enumerate().for_each(|(i, v)| self.store(v, at, 16 * i));

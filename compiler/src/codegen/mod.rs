@@ -17,7 +17,6 @@ mod norm;
 mod split;
 mod step;
 
-
 use std::fmt;
 
 use cranelift_codegen::isa::OwnedTargetIsa;
@@ -129,10 +128,9 @@ fn emit_region<'p>(
             map::rope_half(e, *x, *angles, *heads, *head_dim, *out);
             Ok(())
         }
-        Body::Attention { q, kv, group, scale, chunk, out } => attention::attention(
-            e,
-            &attention::Attention { q: *q, kv: *kv, group: *group, scale: *scale, chunk: *chunk, out: *out },
-        ),
+        Body::Attention { q, kv, group, scale, chunk, out } => {
+            attention::attention(e, &attention::Attention { q: *q, kv: *kv, group: *group, scale: *scale, chunk: *chunk, out: *out })
+        }
     })
 }
 

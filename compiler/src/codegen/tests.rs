@@ -11,7 +11,13 @@ const TARGETS: &[&str] = &["x86_64-v2", "x86_64-v3", "x86_64-v4+avx512bf16", "aa
 
 fn code(model: &str, target: &str, quant: &str) -> Code {
     let config = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(model).join("model/config.json");
-    let options = CompileOptions { quant: Some(quant.into()), target: target.into(), max_step: 64, max_context: Some(256), ..CompileOptions::default() };
+    let options = CompileOptions {
+        quant: Some(quant.into()),
+        target: target.into(),
+        max_step: 64,
+        max_context: Some(256),
+        ..CompileOptions::default()
+    };
     let planned = driver::plan(&frontend::load_config(&config).unwrap(), &options).unwrap();
     compile(&planned.program, &planned.target).unwrap()
 }

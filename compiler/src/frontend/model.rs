@@ -126,7 +126,8 @@ fn folder_name(folder: &Path) -> String {
 
 fn read(file: &Path, what: &str) -> Result<Vec<u8>> {
     std::fs::read(file).map_err(|e| {
-        Diag::io(format!("cannot read {what}"), file.display(), &e).help("a Hugging Face directory has this file; download the whole checkpoint")
+        Diag::io(format!("cannot read {what}"), file.display(), &e)
+            .help("a Hugging Face directory has this file; download the whole checkpoint")
     })
 }
 

@@ -41,6 +41,17 @@ struct Parts {
     swiglu: bool,
 }
 
+/// A slice of a product's columns.
+struct Slice {
+    value: ValueId,
+    /// First column, with padding.
+    col: usize,
+    /// Columns, with padding.
+    padded: usize,
+    /// The instruction.
+    inst: usize,
+}
+
 impl FuncLower<'_, '_> {
     fn parts(&self, at: usize) -> Result<Parts, LowerError> {
         let inst = &self.func.body[at];
@@ -102,7 +113,7 @@ impl FuncLower<'_, '_> {
         let mut segments = Vec::new();
         match self.slices(result)? {
             Some(slices) => {
-                for (value, col, padded, inst) in slices {
+                for Slice { value, col, padded, inst } in slices {
                     self.done[inst] = [true; 2];
                     segments.push(self.segment(at, value, base(col), col / 16 * lanes, padded / 16, lanes)?);
                 }
@@ -115,9 +126,8 @@ impl FuncLower<'_, '_> {
         self.region(result, Body::Dot { weight: matrix, x: view, segments })
     }
 
-    /// If nothing but slices reads the value and they cut it at block borders: value, first column, padded width and instruction
-    /// of each, in order of columns.
-    fn slices(&self, value: ValueId) -> Result<Option<Vec<(ValueId, usize, usize, usize)>>, LowerError> {
+    /// If nothing but slices reads the value and they cut it at block borders: the slices in order of columns.
+    fn slices(&self, value: ValueId) -> Result<Option<Vec<Slice>>, LowerError> {
         let uses = &self.uses[value.0 as usize];
         if uses.is_empty() || self.is_result[value.0 as usize] {
             return Ok(None);
@@ -136,10 +146,10 @@ impl FuncLower<'_, '_> {
             if !whole_blocks || col % 16 != 0 {
                 return Ok(None);
             }
-            out.push((inst.results[0], col, layout.padded(len), i));
+            out.push(Slice { value: inst.results[0], col, padded: layout.padded(len), inst: i });
         }
-        out.sort_by_key(|s| s.1);
-        let apart = out.windows(2).all(|w| w[0].1 + w[0].2 <= w[1].1);
+        out.sort_by_key(|s| s.col);
+        let apart = out.windows(2).all(|w| w[0].col + w[0].padded <= w[1].col);
         Ok(if apart { Some(out) } else { None })
     }
 
@@ -154,8 +164,7 @@ impl FuncLower<'_, '_> {
         lanes: usize,
     ) -> Result<Segment, LowerError> {
         let (mut value, mut expr) = (value, expr);
-        loop {
-            let [(i, operand)] = self.uses[value.0 as usize][..] else { break };
+        while let [(i, operand)] = self.uses[value.0 as usize][..] {
             let inst = &self.func.body[i];
             if self.is_result[value.0 as usize] {
                 break;
@@ -216,13 +225,7 @@ impl FuncLower<'_, '_> {
     }
 
     /// The value, normed if asked, as a dot wants it.
-    fn activations(
-        &mut self,
-        x: ValueId,
-        norm: Option<(Option<WeightId>, u64)>,
-        elem: Elem,
-        round: bool,
-    ) -> Result<View, LowerError> {
+    fn activations(&mut self, x: ValueId, norm: Option<(Option<WeightId>, u64)>, elem: Elem, round: bool) -> Result<View, LowerError> {
         if norm.is_none() && !round {
             let view = self.view(x)?;
             if self.b.program.buffer(view.buffer).elem == elem && view.col.is_multiple_of(16) {
@@ -251,4 +254,3 @@ impl FuncLower<'_, '_> {
         Ok(View { buffer, col: 0 })
     }
 }
-

@@ -1,15 +1,12 @@
-//! Walks the functions of a module: `main` is cut into parts at its `layers` ops, each kind of layer becomes one function.
-//! Here are parameters, calls and every op but the dots (`dot`).
+//! Walks one function: `main` is cut into parts at its `layers` ops, each kind of layer becomes one function. Here are parameters, calls and
+//! every op but the dots (`dot`).
 
-use std::collections::HashSet;
-
-use llamac_ir::module::{Func, Inst, Module, Operand, ValueId, WeightId};
+use llamac_ir::module::{Func, Inst, Operand, ValueId, WeightId};
 use llamac_ir::op::OpKind;
 use llamac_runtime::abi::ScheduleEntry;
-use llamac_runtime::artifact::meta::KvMeta;
-use llamac_runtime::format::KvFormat;
 
 use super::layout::{Layout, layouts, pad, results, width};
+use super::module::Builder;
 use super::program::*;
 use super::{LowerError, coalesce, weights};
 
@@ -29,145 +26,6 @@ pub(super) enum Index {
     Pos,
     Seq,
     Want,
-}
-
-/// The program while it grows.
-pub(super) struct Builder<'m> {
-    module: &'m Module,
-    pub(super) program: Program,
-    /// Symbols of the row sets.
-    symbols: [String; 2],
-    /// Layer functions lowered so far, with what their parameters were bound to.
-    instances: Vec<(String, Vec<Loc>, usize, Loc)>,
-    /// Buffer names in use.
-    names: HashSet<String>,
-    /// Cache and chunk of each compiled function.
-    caches: Vec<Option<(Cache, usize)>>,
-}
-
-/// Lowers a whole module, all but offsets and barriers.
-pub(super) fn lower_module(module: &Module, limits: &Limits) -> Result<Program, LowerError> {
-    let main = module.func("main").ok_or_else(|| LowerError::at("main", "the module has no such function"))?;
-    let [ids, pos, seq, want] = main.params[..] else {
-        return Err(LowerError::at("main", format!("found {} parameters, expected ids, pos, seq, want", main.params.len())));
-    };
-    let symbol = |v: ValueId| -> Result<String, LowerError> {
-        let ty = &main.values[v.0 as usize].ty;
-        match ty.shape.first().map(|d| (d.constant, &d.terms[..])) {
-            Some((0, [(name, 1)])) => Ok(name.clone()),
-            _ => Err(LowerError::new(main, v, format_args!("is {ty}, but must have one symbolic dimension"))),
-        }
-    };
-    let program = Program {
-        name: module.name.clone(),
-        limits: *limits,
-        buffers: Vec::new(),
-        areas: Vec::new(),
-        functions: Vec::new(),
-        steps: Vec::new(),
-        schedule: Vec::new(),
-        layers: Vec::new(),
-        kv: Vec::new(),
-        logits: BufferId(0),
-        arena_bytes: 0,
-        weight_bytes: 0,
-    };
-    let symbols = [symbol(ids)?, symbol(want)?];
-    let mut b = Builder { module, program, symbols, instances: Vec::new(), names: HashSet::new(), caches: Vec::new() };
-    let args = [(ids, Index::Ids, 0), (pos, Index::Pos, 0), (seq, Index::Seq, 0), (want, Index::Want, 1)];
-    let args: Vec<Loc> = args.iter().map(|(_, what, set)| Loc::Index(*what, *set)).collect();
-    b.program.areas.push(Area { name: "main".to_owned(), weights: Vec::new(), bytes: 0 });
-    let mut f = FuncLower::new(&mut b, main, 0, &args)?;
-    f.walk()?;
-    let logits = f.main_result()?;
-    f.flush();
-    b.program.logits = logits;
-    b.program.buffers[logits.0 as usize].role = Role::Logits;
-    b.place_caches()?;
-    Ok(b.program)
-}
-
-impl<'m> Builder<'m> {
-    pub(super) fn buffer(&mut self, name: &str, rows: usize, width: usize, layout: Layout, elem: Elem, role: Role) -> BufferId {
-        let mut unique = name.to_owned();
-        let mut n = 2;
-        while !self.names.insert(unique.clone()) {
-            unique = format!("{name}.{n}");
-            n += 1;
-        }
-        self.program.buffers.push(Buffer { name: unique, rows, width, layout, elem, role, offset: 0 });
-        BufferId(self.program.buffers.len() as u32 - 1)
-    }
-
-    /// The compiled function for a layer function whose parameters are bound like this, and where its result is.
-    fn instance(&mut self, name: &str, args: &[Loc]) -> Result<(usize, Loc), LowerError> {
-        if let Some((_, _, function, result)) = self.instances.iter().find(|i| i.0 == name && i.1 == args) {
-            return Ok((*function, *result));
-        }
-        let func = self.module.func(name).ok_or_else(|| LowerError::at("main", format_args!("there is no @{name} to call")))?;
-        // A second instance of a function reads the same kind of area.
-        let area = self.program.areas.iter().position(|a| a.name == name).unwrap_or_else(|| {
-            self.program.areas.push(Area { name: name.to_owned(), weights: Vec::new(), bytes: 0 });
-            self.program.areas.len() - 1
-        });
-        let mut f = FuncLower::new(self, func, area, args)?;
-        f.walk()?;
-        let (result, cache) = f.layer_result(args)?;
-        let regions = std::mem::take(&mut f.regions);
-        let copies = self.program.functions.iter().filter(|f| f.name.split('.').next() == Some(name)).count();
-        let name_here = if copies == 0 { name.to_owned() } else { format!("{name}.{}", copies + 1) };
-        self.program.functions.push(Function { name: name_here, area, kv_group: 0, regions });
-        let function = self.program.functions.len() - 1;
-        self.caches.resize(function + 1, None);
-        self.caches[function] = cache;
-        self.instances.push((name.to_owned(), args.to_vec(), function, result));
-        Ok((function, result))
-    }
-
-    /// Groups the caches of all calls and gives every call its place in a page.
-    fn place_caches(&mut self) -> Result<(), LowerError> {
-        self.caches.resize(self.program.functions.len(), None);
-        // Full attention is group 0, chunked layers are group 1; with one kind only there is one group.
-        let used: Vec<(Cache, usize)> = self.program.schedule.iter().filter_map(|e| self.caches[e.function as usize]).collect();
-        let mut chunks: Vec<usize> = used.iter().map(|u| u.1).collect();
-        chunks.sort_unstable();
-        chunks.dedup();
-        if chunks.len() > llamac_runtime::abi::KV_GROUPS {
-            return Err(LowerError::at("main", format!("layers have {} different attention chunks, at most 2 can be", chunks.len())));
-        }
-        for &chunk in &chunks {
-            let mut caches = used.iter().filter(|u| u.1 == chunk).map(|u| u.0);
-            let Some(cache) = caches.next() else { continue };
-            if caches.any(|c| c != cache) {
-                return Err(LowerError::at("main", "layers of one group have different KV heads, head sizes or formats"));
-            }
-            let (heads, head_dim, format) = (cache.heads, cache.head_dim, kv_format(cache.elem));
-            let name = format.name().to_owned();
-            self.program.kv.push(KvMeta { layers: 0, format: name, kv_heads: heads, head_dim, page_bytes: 0, chunk });
-        }
-        for (i, cache) in self.caches.iter().enumerate() {
-            if let Some((_, chunk)) = cache {
-                self.program.functions[i].kv_group = chunks.iter().position(|c| c == chunk).unwrap_or(0);
-            }
-        }
-        for entry in &mut self.program.schedule {
-            if let Some((cache, _)) = self.caches[entry.function as usize] {
-                let group = &mut self.program.kv[self.program.functions[entry.function as usize].kv_group];
-                entry.kv = group.page_bytes;
-                group.layers += 1;
-                group.page_bytes += kv_format(cache.elem).layer_bytes(cache.heads, cache.head_dim) as u64;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The page format of a cache element.
-pub(crate) fn kv_format(elem: Elem) -> KvFormat {
-    match elem {
-        Elem::F32 => KvFormat::F32,
-        Elem::Bf16 => KvFormat::Bf16,
-    }
 }
 
 /// Lowers one function.
@@ -200,7 +58,7 @@ pub(super) struct CopyKey {
 }
 
 impl<'a, 'm> FuncLower<'a, 'm> {
-    fn new(b: &'a mut Builder<'m>, func: &'m Func, area: usize, args: &[Loc]) -> Result<FuncLower<'a, 'm>, LowerError> {
+    pub(super) fn new(b: &'a mut Builder<'m>, func: &'m Func, area: usize, args: &[Loc]) -> Result<FuncLower<'a, 'm>, LowerError> {
         if func.params.len() != args.len() {
             let (found, expected) = (args.len(), func.params.len());
             return Err(LowerError::at(&func.name, format!("called with {found} operands, it has {expected} parameters")));
@@ -220,10 +78,23 @@ impl<'a, 'm> FuncLower<'a, 'm> {
             locs[p.0 as usize] = Some(*a);
         }
         let (layouts, done) = (layouts(func)?, vec![[false; 2]; func.body.len()]);
-        Ok(FuncLower { b, func, area, layouts, uses, is_result, locs, done, regions: Vec::new(), copies: Vec::new(), pending: Vec::new(), cache: None })
+        Ok(FuncLower {
+            b,
+            func,
+            area,
+            layouts,
+            uses,
+            is_result,
+            locs,
+            done,
+            regions: Vec::new(),
+            copies: Vec::new(),
+            pending: Vec::new(),
+            cache: None,
+        })
     }
 
-    fn walk(&mut self) -> Result<(), LowerError> {
+    pub(super) fn walk(&mut self) -> Result<(), LowerError> {
         for at in 0..self.func.body.len() {
             self.inst(at)?;
         }
@@ -335,7 +206,9 @@ impl<'a, 'm> FuncLower<'a, 'm> {
 
     pub(super) fn check_heads(&self, value: ValueId, start: usize, len: usize) -> Result<(), LowerError> {
         match self.layout(value) {
-            Layout::Heads(d) if start % d != 0 || len % d != 0 => Err(LowerError::new(self.func, value, "cuts a head in two")),
+            Layout::Heads(d) if !start.is_multiple_of(d) || !len.is_multiple_of(d) => {
+                Err(LowerError::new(self.func, value, "cuts a head in two"))
+            }
             _ => Ok(()),
         }
     }
@@ -392,7 +265,9 @@ impl<'a, 'm> FuncLower<'a, 'm> {
         let chunk = if inst.op == OpKind::Attention { Some(inst.int("chunk")) } else { None };
         match &mut self.cache {
             None => self.cache = Some((cache, chunk.unwrap_or(0))),
-            Some((old, _)) if *old != cache => return Err(LowerError::new(self.func, value, "uses the cache in another shape than before")),
+            Some((old, _)) if *old != cache => {
+                return Err(LowerError::new(self.func, value, "uses the cache in another shape than before"));
+            }
             Some((_, old)) => *old = chunk.unwrap_or(*old),
         }
         Ok(cache)
@@ -453,7 +328,7 @@ impl<'a, 'm> FuncLower<'a, 'm> {
     }
 
     /// Ends the current part of `main`.
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         if self.regions.is_empty() {
             return;
         }
@@ -464,12 +339,13 @@ impl<'a, 'm> FuncLower<'a, 'm> {
     }
 
     /// The buffer of `main`'s result: rows of set 1.
-    fn main_result(&mut self) -> Result<BufferId, LowerError> {
+    pub(super) fn main_result(&mut self) -> Result<BufferId, LowerError> {
         let Some(&Operand::Value(v)) = self.func.results.first() else {
             return Err(LowerError::at(&self.func.name, "it returns no logits"));
         };
         let view = self.view(v)?;
-        let whole = |b: &Buffer, this: &Self| Ok(view.col == 0 && b.padded() == this.layout(v).padded(this.width(v)?) && b.elem == Elem::F32);
+        let whole =
+            |b: &Buffer, this: &Self| Ok(view.col == 0 && b.padded() == this.layout(v).padded(this.width(v)?) && b.elem == Elem::F32);
         let out = if whole(self.b.program.buffer(view.buffer), self)? { view.buffer } else { self.copy(v, view, Elem::F32, false)? };
         if self.b.program.buffer(out).rows == 1 {
             return Ok(out);
@@ -481,7 +357,7 @@ impl<'a, 'm> FuncLower<'a, 'm> {
     }
 
     /// Ends a layer function: its result must be where the next call expects its first parameter.
-    fn layer_result(&mut self, args: &[Loc]) -> Result<(Loc, Option<(Cache, usize)>), LowerError> {
+    pub(super) fn layer_result(&mut self, args: &[Loc]) -> Result<(Loc, Option<(Cache, usize)>), LowerError> {
         let Some(&Operand::Value(v)) = self.func.results.first() else {
             return Err(LowerError::at(&self.func.name, "it returns nothing"));
         };

@@ -1,4 +1,5 @@
-//! Lowering: IR module to step program. `program` is the result as data, `layout` the padding of features, `func` walks one function,
+//! Lowering: IR module to step program. `program` is the result as data, `region` what its regions do, `layout` the padding of features, `module` goes through
+//! a whole module, `func` walks one function,
 //! `dot` forms dot regions with what follows them, `coalesce` reuses buffers and places barriers, `plan` lays out arena, weights and cache,
 //! `weights` lists what the packer must write, `print` is the text form. No code is made here (see `codegen`).
 
@@ -6,13 +7,14 @@ mod coalesce;
 mod dot;
 mod func;
 pub mod layout;
+mod module;
 mod plan;
 mod print;
 pub mod program;
+mod region;
 mod weights;
 
-
-pub(crate) use func::kv_format;
+pub(crate) use module::kv_format;
 pub use program::{Limits, Program};
 pub use weights::{WeightItem, WeightKind};
 
@@ -52,7 +54,7 @@ impl std::error::Error for LowerError {}
 ///
 /// The target does not shape the program; it is asked only whether it has kernels for every weight format of it.
 pub fn lower(module: &Module, target: &Target, limits: &Limits) -> Result<Program, LowerError> {
-    let mut program = func::lower_module(module, limits)?;
+    let mut program = module::lower_module(module, limits)?;
     plan::place(&mut program);
     coalesce::place_barriers(&mut program);
     crate::codegen::kernel_names(&program, target).map_err(|e| LowerError::at("main", e))?;

@@ -13,7 +13,13 @@ fn config(name: &str) -> PathBuf {
 }
 
 fn program(name: &str, quant: &str) -> Program {
-    let options = CompileOptions { quant: Some(quant.into()), target: "x86_64-v3".into(), max_step: 64, max_context: Some(256), ..CompileOptions::default() };
+    let options = CompileOptions {
+        quant: Some(quant.into()),
+        target: "x86_64-v3".into(),
+        max_step: 64,
+        max_context: Some(256),
+        ..CompileOptions::default()
+    };
     let model = frontend::load_config(&config(name)).unwrap();
     driver::plan(&model, &options).unwrap().program
 }
@@ -35,7 +41,9 @@ fn trace(program: &Program) -> Vec<&Body> {
     for step in &program.steps {
         match *step {
             Step::Run(f) => all.extend(run(f)),
-            Step::Layers { first, count } => program.schedule[first..first + count].iter().for_each(|e| all.extend(run(e.function as usize))),
+            Step::Layers { first, count } => {
+                program.schedule[first..first + count].iter().for_each(|e| all.extend(run(e.function as usize)))
+            }
         }
     }
     all

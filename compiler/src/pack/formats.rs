@@ -66,7 +66,9 @@ mod tests {
         assert_eq!((at(0, 0), at(0, 15), at(3, 2)), (0.0, 60.0, 11.0));
         let mut out = vec![0; BF16.block_bytes(k)];
         pack_bf16(&panel, k, &mut out);
-        let at = |line: usize, row: usize, i: usize| half::bf16::from_le_bytes(out[line * 64 + row * 4 + i * 2..][..2].try_into().unwrap()).to_f32();
+        let at = |line: usize, row: usize, i: usize| {
+            half::bf16::from_le_bytes(out[line * 64 + row * 4 + i * 2..][..2].try_into().unwrap()).to_f32()
+        };
         assert_eq!((at(0, 0, 1), at(0, 15, 0), at(1, 2, 1)), (1.0, 60.0, 11.0));
     }
 }

@@ -289,9 +289,10 @@ impl SizedSection<'_> {
 
 /// Bytes that an ordinary user may still write on the file's disk.
 fn free_bytes(file: &File) -> Option<u64> {
-    // SAFETY: a plain C structure of integers, for which zero is valid.
-    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: the descriptor is open, `stat` is writable.
-    let done = unsafe { libc::fstatvfs(file.as_raw_fd(), &mut stat) };
-    (done == 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
+    // SAFETY: `statvfs` is a plain C structure of integers, for which zero is valid; the descriptor is open.
+    let stat = unsafe {
+        let mut stat: libc::statvfs = std::mem::zeroed();
+        (libc::fstatvfs(file.as_raw_fd(), &mut stat) == 0).then_some(stat)
+    }?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

@@ -28,6 +28,9 @@ fn everywhere(test: impl Fn(&Fixture, &str)) {
     }
 }
 
+/// Tokens of the next piece of a prompt, from the number of the piece and the tokens that are left.
+type Pieces = fn(usize, usize) -> usize;
+
 #[test]
 fn a_prompt_in_one_call_token_by_token_and_in_random_pieces_gives_the_same_bits() {
     everywhere(|fixture, quant| {
@@ -64,7 +67,7 @@ fn a_sequence_in_a_batch_of_seven_gives_the_same_bits_as_alone() {
         let mut runner = run(fixture, quant);
         let alone: Vec<Vec<u32>> = sequences.iter().map(|ids| bits(&runner.logits(ids))).collect();
         // All at once; ragged pieces with pauses; one token of each.
-        let feeds: [(&str, fn(usize, usize) -> usize); 3] =
+        let feeds: [(&str, Pieces); 3] =
             [("whole", |_, _| usize::MAX / 2), ("ragged", |round, i| (round * 7 + i * 5) % 23), ("single", |_, _| 1)];
         for (how, feed) in feeds {
             for (i, found) in runner.logits_side_by_side(&sequences, feed).iter().enumerate() {

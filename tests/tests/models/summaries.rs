@@ -29,7 +29,7 @@ fn plan(name: &str) -> (frontend::Model, Planned) {
 fn every_named_model_has_its_published_parameters_and_cache_and_its_page() {
     for (name, parameters, cache) in MODELS {
         let (model, planned) = plan(name);
-        let meta = planned.meta(&model);
+        let meta = planned.meta(&model, None);
         assert_eq!(meta.model.parameters, parameters, "{name}");
         let pages: u64 = meta.plan.kv.iter().map(|k| k.page_bytes).sum();
         assert_eq!(pages, cache * PAGE_TOKENS as u64, "{name}");
@@ -42,13 +42,19 @@ fn the_largest_model_prints_as_short_and_saturates_as_fast_as_the_smallest() {
     // 3B and 405B are of one kind but for the tied embedding and the depth; so are 8B and 70B.
     let counts = |name: &str| {
         let (_, planned) = plan(name);
-        let saturations: Vec<_> =
-            planned.report.funcs.iter().filter_map(|f| f.saturation.as_ref()).map(|s| (s.iterations, s.nodes, s.saturated)).collect();
-        assert!(!saturations.is_empty() && saturations.iter().all(|s| s.2), "{name}: {saturations:?}");
+        let saturations: Vec<_> = planned
+            .report
+            .funcs
+            .iter()
+            .filter_map(|f| Some((f.name.clone(), f.saturation.clone()?)))
+            .map(|(f, s)| (f, s.iterations, s.nodes, s.saturated))
+            .collect();
+        assert!(!saturations.is_empty() && saturations.iter().all(|s| s.3), "{name}: {saturations:?}");
         (saturations, planned.module.to_string().lines().count())
     };
     let (small, large) = (counts("llama-3.1-8b"), counts("llama-3.1-405b"));
     assert_eq!(small, large);
-    let tied = counts("llama-3.2-1b");
-    assert_eq!(tied.0, large.0);
+    // A tied head is one weight less in @main; the layers are the same.
+    let layers = |name: &str| counts(name).0.into_iter().filter(|s| s.0 != "main").collect::<Vec<_>>();
+    assert_eq!(layers("llama-3.2-1b"), layers("llama-3.1-405b"));
 }

@@ -91,7 +91,7 @@ fn layer(b: &Build<'_>) -> Result<Func> {
     let rope = [head_dim.clone(), ("layout", Attr::Word("half".to_owned()))];
     let q = w.f.op(OpKind::Rope, "q_rope", &[q.into(), angles.into()], &rope)?;
     let k = w.f.op(OpKind::Rope, "k_rope", &[k.into(), angles.into()], &rope)?;
-    w.f.effect(OpKind::KvWrite, &[k.into(), v.into(), pos.into(), seq.into()], &[head_dim.clone()])?;
+    w.f.effect(OpKind::KvWrite, &[k.into(), v.into(), pos.into(), seq.into()], std::slice::from_ref(&head_dim))?;
     let attention = [
         ("heads", Attr::Int(c.heads as i64)),
         ("kv_heads", Attr::Int(c.kv_heads as i64)),

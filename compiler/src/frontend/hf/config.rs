@@ -148,7 +148,9 @@ fn head_dim(keys: &Keys<'_>, hidden: usize, heads: usize) -> Result<usize> {
         }
     };
     if !head_dim.is_multiple_of(2) {
-        return Err(keys.bad(key, "the head size is odd, so its elements cannot be rotated in pairs").expected(format_args!("an even head size, not {head_dim}")));
+        return Err(keys
+            .bad(key, "the head size is odd, so its elements cannot be rotated in pairs")
+            .expected(format_args!("an even head size, not {head_dim}")));
     }
     if heads * head_dim > MAX_WIDTH {
         return Err(keys.bad(key, "all heads together are too wide").expected(format_args!("heads * head_dim of at most {MAX_WIDTH}")));
@@ -202,10 +204,16 @@ fn rope(keys: &Keys<'_>) -> Result<Rope> {
         Some("linear") => RopeScaling::Linear { factor: factor()? },
         Some("dynamic") => RopeScaling::Dynamic { factor: factor()? },
         Some("llama3") => {
-            let needed = |key: &str| inner.positive(key)?.ok_or_else(|| inner.bad(key, format!("`{key}` is missing for rope type llama3")).expected("a number above 0"));
+            let needed = |key: &str| {
+                inner
+                    .positive(key)?
+                    .ok_or_else(|| inner.bad(key, format!("`{key}` is missing for rope type llama3")).expected("a number above 0"))
+            };
             let (low, high) = (needed("low_freq_factor")?, needed("high_freq_factor")?);
             if high < low {
-                return Err(inner.bad("high_freq_factor", "`high_freq_factor` is below `low_freq_factor`").expected(format_args!("at least {low}")));
+                return Err(inner
+                    .bad("high_freq_factor", "`high_freq_factor` is below `low_freq_factor`")
+                    .expected(format_args!("at least {low}")));
             }
             RopeScaling::Llama3 { factor: factor()?, low, high, original: needed("original_max_position_embeddings")? }
         }

@@ -58,7 +58,8 @@ impl<'a> Keys<'a> {
     }
     /// As `count`, and the key must be there.
     pub(super) fn needed(&self, key: &str, max: usize) -> Result<usize> {
-        self.count(key, max)?.ok_or_else(|| self.bad(key, format!("`{}{key}` is missing", self.path)).expected(format!("an integer from 1 to {max}")))
+        self.count(key, max)?
+            .ok_or_else(|| self.bad(key, format!("`{}{key}` is missing", self.path)).expected(format!("an integer from 1 to {max}")))
     }
     /// A finite number above 0.
     pub(super) fn positive(&self, key: &str) -> Result<Option<f64>> {

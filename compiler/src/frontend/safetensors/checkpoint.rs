@@ -56,7 +56,11 @@ impl Checkpoint {
         let mut checkpoint = Checkpoint { folder: folder.to_owned(), shards: Vec::new(), tensors: BTreeMap::new(), warnings: Vec::new() };
         if folder.join(SINGLE_FILE).exists() {
             let header = checkpoint.add_shard(folder.join(SINGLE_FILE))?;
-            checkpoint.tensors = header.tensors.into_iter().map(|(name, e)| (name, Location { shard: 0, dtype: e.dtype, shape: e.shape, bytes: e.bytes })).collect();
+            checkpoint.tensors = header
+                .tensors
+                .into_iter()
+                .map(|(name, e)| (name, Location { shard: 0, dtype: e.dtype, shape: e.shape, bytes: e.bytes }))
+                .collect();
             return Ok(checkpoint);
         }
         let index = folder.join(INDEX_FILE);

@@ -55,18 +55,28 @@ fn bad(what: impl Into<String>) -> Diag {
 /// Says which claim of the header is wrong, for which tensor. Never panics, whatever the bytes are.
 pub fn parse_header(start: &[u8], file_len: u64) -> Result<Header> {
     let Some((word, rest)) = start.split_first_chunk::<8>() else {
-        return Err(bad("the file is too short for a safetensors header").found(format_args!("{file_len} bytes")).expected("at least 8 bytes"));
+        return Err(bad("the file is too short for a safetensors header")
+            .found(format_args!("{file_len} bytes"))
+            .expected("at least 8 bytes"));
     };
     let length = u64::from_le_bytes(*word);
     if length > MAX_HEADER {
-        return Err(bad("the header is too long").found(format_args!("a header length of {length} bytes")).expected(format_args!("at most {MAX_HEADER}")));
+        return Err(bad("the header is too long")
+            .found(format_args!("a header length of {length} bytes"))
+            .expected(format_args!("at most {MAX_HEADER}")));
     }
     let header = usize::try_from(length).ok().and_then(|n| rest.get(..n)).filter(|_| length + 8 <= file_len).ok_or_else(|| {
-        bad("the file ends inside its header").found(format_args!("a file of {file_len} bytes")).expected(format_args!("a header of {length} bytes behind 8"))
+        bad("the file ends inside its header")
+            .found(format_args!("a file of {file_len} bytes"))
+            .expected(format_args!("a header of {length} bytes behind 8"))
     })?;
     let members: Entries<Member> = serde_json::from_slice(header).map_err(|e| {
         let text = e.to_string();
-        let what = if text.contains("duplicate name") { "a name comes twice in the header" } else { "the header is not what a safetensors header is" };
+        let what = if text.contains("duplicate name") {
+            "a name comes twice in the header"
+        } else {
+            "the header is not what a safetensors header is"
+        };
         bad(what).found(text).expected("a JSON object of {\"dtype\", \"shape\", \"data_offsets\"} by tensor name")
     })?;
     let data = 8 + length;
@@ -100,7 +110,12 @@ fn check_entry(raw: &RawEntry, data: u64, file_len: u64) -> Result<Entry> {
             .found(format_args!("data_offsets [{start}, {end}] in {limit} bytes of data ({file_len} in the file)"))
             .expected(format_args!("a file of at least {} bytes", end.saturating_add(data))));
     }
-    let size = raw.shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).and_then(|n| n.checked_mul(u64::from(dtype.bits))).filter(|bits| bits % 8 == 0);
+    let size = raw
+        .shape
+        .iter()
+        .try_fold(1u64, |n, &d| n.checked_mul(d))
+        .and_then(|n| n.checked_mul(u64::from(dtype.bits)))
+        .filter(|bits| bits % 8 == 0);
     if size.map(|bits| bits / 8) != Some(end - start) {
         let wanted = size.map_or_else(|| "a size that cannot be".to_owned(), |bits| format!("{} bytes", bits / 8));
         return Err(bad("size and shape of a tensor disagree")
@@ -129,9 +144,12 @@ fn check_cover(tensors: &BTreeMap<String, Entry>, data: u64, file_len: u64) -> R
     let mut before = "the header".to_owned();
     for (name, bytes) in order {
         if bytes.start < end {
-            return Err(bad("two tensors overlap")
-                .place(format_args!("tensors {before} and `{}`", shown(name)))
-                .found(format_args!("`{}` starts at {}, {} bytes before the other ends", shown(name), bytes.start - data, end - bytes.start)));
+            return Err(bad("two tensors overlap").place(format_args!("tensors {before} and `{}`", shown(name))).found(format_args!(
+                "`{}` starts at {}, {} bytes before the other ends",
+                shown(name),
+                bytes.start - data,
+                end - bytes.start
+            )));
         }
         if bytes.start > end {
             return Err(bad("bytes that belong to no tensor")
@@ -144,7 +162,9 @@ fn check_cover(tensors: &BTreeMap<String, Entry>, data: u64, file_len: u64) -> R
     }
     let len = usize::try_from(file_len).unwrap_or(usize::MAX);
     if end != len {
-        return Err(bad("bytes behind the last tensor").found(format_args!("a file of {file_len} bytes")).expected(format_args!("{end} bytes")));
+        return Err(bad("bytes behind the last tensor")
+            .found(format_args!("a file of {file_len} bytes"))
+            .expected(format_args!("{end} bytes")));
     }
     Ok(())
 }

@@ -51,13 +51,18 @@ pub(super) fn nothing_to_read(folder: &Path) -> Diag {
     let help = if let Some(name) = ends(".gguf") {
         format!("`{name}` is GGUF; llamac reads the safetensors files of the original checkpoint")
     } else if let Some(name) = ends(".pth").or(ends(".bin")) {
-        format!("`{name}` is a PyTorch pickle; convert it with transformers: `AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OUT)`")
+        format!(
+            "`{name}` is a PyTorch pickle; convert it with transformers: `AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OUT)`"
+        )
     } else if let Some(name) = ends(".safetensors") {
         format!("`{name}` is there but no index; rename it to `{SINGLE_FILE}` if it is the whole model, else download `{INDEX_FILE}`")
     } else {
         "download the weights of the checkpoint, or use `llamac plan` which needs only config.json".to_owned()
     };
-    Diag::new("weights", "no weights in this folder").place(folder.display()).expected(format_args!("`{SINGLE_FILE}` or `{INDEX_FILE}`")).help(help)
+    Diag::new("weights", "no weights in this folder")
+        .place(folder.display())
+        .expected(format_args!("`{SINGLE_FILE}` or `{INDEX_FILE}`"))
+        .help(help)
 }
 
 #[cfg(test)]
