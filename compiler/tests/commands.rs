@@ -108,26 +108,6 @@ fn run_shows_the_times_of_the_start() {
 }
 
 #[test]
-fn llamac_run_streams_the_same_text() {
-    let (prompt, _) = reference();
-    let beside = Path::new(env!("CARGO_BIN_EXE_llamac"));
-    let folder = beside.parent().unwrap();
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build
-        .args(["build", "-p", "llamac-runtime", "--bin", "llamac-run", "--locked", "--quiet", "--target-dir"])
-        .arg(folder.parent().unwrap());
-    if folder.ends_with("release") {
-        build.arg("--release");
-    }
-    assert!(build.status().unwrap().success());
-    let args = [&[text(artifact()), "-p", &prompt], &GREEDY[..]].concat();
-    let small = Command::new(folder.join("llamac-run")).args(&args).output().unwrap();
-    assert!(small.status.success(), "{}", String::from_utf8_lossy(&small.stderr));
-    assert_eq!(String::from_utf8(small.stdout).unwrap(), ok(&[&["run"], &args[..]].concat()));
-}
-
-#[test]
 fn plan_needs_nothing_but_a_config() {
     let config = fixtures().join("configs/llama-3.1-405b/config.json");
     let planned = json(&["plan", text(&config), "--json"]);
@@ -168,14 +148,22 @@ fn explain_says_what_was_fused_what_it_costs_and_what_lost() {
 }
 
 #[test]
-fn opt_runs_named_passes_on_ir_text_and_stops_when_fuel_is_used_up() {
+fn opt_runs_the_pipeline_or_named_passes_on_ir_text_and_stops_when_fuel_is_used_up() {
+    let page = ok(&["explain", text(&model()), "--quant", "f32", "--ir"]);
+    let imported = page.split_once("// before\n").unwrap().1.split_once("// after").unwrap().0;
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("module.lir");
-    let placed = ok(&["inspect", text(artifact()), "--ir"]);
-    fs::write(&file, &placed).unwrap();
+    fs::write(&file, imported).unwrap();
     let path = text(&file);
-    assert_eq!(ok(&["opt", path, "--passes", "remove-dead", "--fuel", "0"]), placed);
-    let done = llamac(&["opt", path, "--passes", "merge-common,remove-dead", "--print-after=merge-common"]);
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+
+    let placed = ok(&["opt", path, "--quant", "f32"]);
+    assert_eq!(placed, ok(&["inspect", text(artifact()), "--ir"]));
+    let fuelled: Vec<String> = ["0", "3", "100000"].iter().map(|fuel| ok(&["opt", path, "--fuel", fuel])).collect();
+    assert!(!fuelled[0].contains("linear_add") && fuelled[0] != fuelled[1] && fuelled[1] != fuelled[2]);
+    assert_eq!(fuelled[2], placed);
+
+    let one = ok(&["opt", path, "--passes", "choose-precision,merge-gate-up", "--print-after=choose-precision"]);
+    let (before, after) = one.split_once("stage=quantized").unwrap().1.split_once("module ").unwrap();
+    assert!(one.starts_with("// after choose-precision\n") && !before.contains("wgate_wup") && after.contains("wgate_wup"), "{one}");
     let wrong = common::diagnostic(&["opt", path, "--passes", "no-such-pass"]);
     assert!(wrong.contains("no-such-pass") && wrong.contains("remove-dead"), "{wrong}");
 }

@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// The fixture checkpoints.
-pub fn fixtures() -> PathBuf {
+pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures")
 }
 
 /// Runs `llamac` with these arguments.
-pub fn llamac(args: &[&str]) -> Output {
+pub(crate) fn llamac(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_llamac")).args(args).output().expect("llamac starts")
 }
 
 /// Runs `llamac` with this on its standard input.
 #[allow(dead_code)]
-pub fn llamac_with_input(args: &[&str], input: &str) -> Output {
+pub(crate) fn llamac_with_input(args: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_llamac"))
         .args(args)
         .stdin(Stdio::piped())
@@ -30,7 +30,7 @@ pub fn llamac_with_input(args: &[&str], input: &str) -> Output {
 
 /// Runs `llamac`, demands success, returns its standard output.
 #[allow(dead_code)]
-pub fn ok(args: &[&str]) -> String {
+pub(crate) fn ok(args: &[&str]) -> String {
     let done = llamac(args);
     assert!(done.status.success(), "llamac {args:?}: {}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8(done.stdout).expect("UTF-8 output")
@@ -38,7 +38,7 @@ pub fn ok(args: &[&str]) -> String {
 
 /// Runs `llamac`, demands a diagnostic (exit code 1, no panic), returns it.
 #[allow(dead_code)]
-pub fn diagnostic(args: &[&str]) -> String {
+pub(crate) fn diagnostic(args: &[&str]) -> String {
     let done = llamac(args);
     let text = String::from_utf8_lossy(&done.stderr).into_owned();
     assert_eq!(done.status.code(), Some(1), "llamac {args:?} should fail with a diagnostic, stderr: {text}");
@@ -49,7 +49,7 @@ pub fn diagnostic(args: &[&str]) -> String {
 
 /// A writable copy of a fixture's model directory.
 #[allow(dead_code)]
-pub fn copy_model(name: &str) -> tempfile::TempDir {
+pub(crate) fn copy_model(name: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for entry in std::fs::read_dir(fixtures().join(name).join("model")).expect("the fixture") {
         let from = entry.expect("an entry").path();
@@ -61,6 +61,6 @@ pub fn copy_model(name: &str) -> tempfile::TempDir {
 
 /// A path as an argument.
 #[allow(dead_code)]
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("a UTF-8 path")
 }
