@@ -82,7 +82,9 @@ pub fn bench_attention(row: &KernelRow, head_dim: usize, group: usize, rows: usi
     let depth = depth.max(rows);
     let pages = depth.div_ceil(PAGE_TOKENS);
     let head_bytes = kv.head_bytes(head_dim);
-    let heads = (std::env::var("KVB").ok().and_then(|x| x.parse().ok()).unwrap_or(DRAM_BYTES) / (pages * 2 * head_bytes).max(1)).next_multiple_of(threads.max(1)).max(threads);
+    let heads = (std::env::var("KVB").ok().and_then(|x| x.parse().ok()).unwrap_or(DRAM_BYTES) / (pages * 2 * head_bytes).max(1))
+        .next_multiple_of(threads.max(1))
+        .max(threads);
     let page_bytes = heads * 2 * head_bytes;
     let width = group * head_dim;
     let scratch_bytes = SCRATCH_BYTES / 2 + rows * width * 4;
@@ -96,31 +98,34 @@ pub fn bench_attention(row: &KernelRow, head_dim: usize, group: usize, rows: usi
         let (pool, q, table, scratch) = (&pool, &q, &table, &scratch);
         together(threads, |t| {
             let scratch = scratch.as_ptr().wrapping_add(t * scratch_bytes);
- let reps: usize = std::env::var("REPS").ok().and_then(|x| x.parse().ok()).unwrap_or(1); for _ in 0..reps {
-            for head in heads * t / threads.max(1)..heads * (t + 1) / threads.max(1) {
-                let args = AttentionArgs {
-                    q: q.as_ptr().cast(),
-                    q_stride: 4 * width as u64,
-                    out: scratch.wrapping_add(SCRATCH_BYTES / 2).cast(),
-                    out_stride: 4 * width as u64,
-                    kv: pool.as_ptr(),
-                    page_bytes: page_bytes as u64,
-                    table: table.as_ptr(),
-                    k_offset: (head * head_bytes) as u64,
-                    v_offset: ((heads + head) * head_bytes) as u64,
-                    rows: rows as u64,
-                    pos: (depth - rows) as u64,
-                    group: group as u64,
-                    head_dim: head_dim as u64,
-                    chunk: 0,
-                    scratch,
-                    scale: 1.0,
-                };
-                call(kernel, &args);
-            }}
+            let reps: usize = std::env::var("REPS").ok().and_then(|x| x.parse().ok()).unwrap_or(1);
+            for _ in 0..reps {
+                for head in heads * t / threads.max(1)..heads * (t + 1) / threads.max(1) {
+                    let args = AttentionArgs {
+                        q: q.as_ptr().cast(),
+                        q_stride: 4 * width as u64,
+                        out: scratch.wrapping_add(SCRATCH_BYTES / 2).cast(),
+                        out_stride: 4 * width as u64,
+                        kv: pool.as_ptr(),
+                        page_bytes: page_bytes as u64,
+                        table: table.as_ptr(),
+                        k_offset: (head * head_bytes) as u64,
+                        v_offset: ((heads + head) * head_bytes) as u64,
+                        rows: rows as u64,
+                        pos: (depth - rows) as u64,
+                        group: group as u64,
+                        head_dim: head_dim as u64,
+                        chunk: 0,
+                        scratch,
+                        scale: 1.0,
+                    };
+                    call(kernel, &args);
+                }
+            }
         })
     });
-    let seconds = seconds / std::env::var("REPS").ok().and_then(|x| x.parse().ok()).unwrap_or(1.0); let elements = (heads * depth * head_dim) as u64;
+    let seconds = seconds / std::env::var("REPS").ok().and_then(|x| x.parse().ok()).unwrap_or(1.0);
+    let elements = (heads * depth * head_dim) as u64;
     Measured { seconds, bytes: elements * 2 * kv.bytes() as u64, macs: elements * 2 * (rows * group) as u64 }
 }
 

@@ -127,7 +127,9 @@ unsafe fn begin<K: Mac>(a: &AttentionArgs, queries: &Queries) {
 
 /// Part i of n of lines
 unsafe fn soon<K: Mac>(at: *const u8, i: usize, n: usize, lines: usize) {
-    if PF.load(std::sync::atomic::Ordering::Relaxed) == 0 { return; }
+    if PF.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+        return;
+    }
     for l in lines * i / n..lines * (i + 1) / n {
         unsafe { K::L::prefetch(at.wrapping_add(l * LINE)) }
     }
@@ -144,7 +146,14 @@ fn even_parts(n: usize, max: usize) -> usize {
 /// # Safety
 /// As for [`attention`].
 #[inline(always)]
-unsafe fn scores<K: Mac, const Q: usize>(a: &AttentionArgs, queries: &Queries, range: Range<usize>, k: *const u8, v: *const u8, tokens: usize) {
+unsafe fn scores<K: Mac, const Q: usize>(
+    a: &AttentionArgs,
+    queries: &Queries,
+    range: Range<usize>,
+    k: *const u8,
+    v: *const u8,
+    tokens: usize,
+) {
     let count = a.head_dim as usize / K::ELEMENTS;
     for block in 0..tokens / ROWS {
         unsafe { soon::<K>(v, block, tokens / ROWS, tokens * a.head_dim as usize / K::ELEMENTS / 16) }
