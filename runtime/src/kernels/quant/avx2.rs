@@ -1,6 +1,6 @@
 //! AVX2: `vpmaddubsw` into sums of 16 bits, which 32 columns of int4 cannot overflow (8 * 2 * 15 * 127 < 2^15).
 
-use super::dot::{ByRow, Eight, Four, up_to_1, up_to_4};
+use super::dot::{ByRow, Eight, Four, by_4};
 use super::ints::Ints;
 use crate::kernels::avx2::Avx2;
 use std::arch::x86_64::*;
@@ -148,24 +148,14 @@ macro_rules! kernels {
 }
 
 kernels! {
-    /// int4 in groups of 32, one row.
-    q4g32_one = up_to_1::<Ints2, Four<32>>;
-    /// Up to 4 rows.
-    q4g32_many = up_to_4::<Ints2, Four<32>>;
-    /// int4 in groups of 64, one row.
-    q4g64_one = up_to_1::<Ints2, Four<64>>;
-    /// Up to 4 rows.
-    q4g64_many = up_to_4::<Ints2, Four<64>>;
-    /// int4 in groups of 128, one row.
-    q4g128_one = up_to_1::<Ints2, Four<128>>;
-    /// Up to 4 rows.
-    q4g128_many = up_to_4::<Ints2, Four<128>>;
-    /// int8 by rows, one row.
-    q8_one = up_to_1::<Ints2, ByRow>;
-    /// Up to 4 rows.
-    q8_many = up_to_4::<Ints2, ByRow>;
-    /// int8 in groups of 32, one row.
-    q8g32_one = up_to_1::<Ints2, Eight>;
-    /// Up to 4 rows.
-    q8g32_many = up_to_4::<Ints2, Eight>;
+    /// int4 in groups of 32.
+    q4g32 = by_4::<Ints2, Four<32>>;
+    /// int4 in groups of 64.
+    q4g64 = by_4::<Ints2, Four<64>>;
+    /// int4 in groups of 128.
+    q4g128 = by_4::<Ints2, Four<128>>;
+    /// int8 by rows.
+    q8 = by_4::<Ints2, ByRow>;
+    /// int8 in groups of 32.
+    q8g32 = by_4::<Ints2, Eight>;
 }

@@ -1,6 +1,6 @@
 //! AVX-512: `vpdpbusd` on zmm registers where there is VNNI; elsewhere `vpmaddubsw` into sums of 16 bits, which 32 columns of int4 cannot overflow.
 
-use super::dot::{ByRow, Eight, Four, up_to_1, up_to_12};
+use super::dot::{ByRow, Eight, Four, by_4, by_12};
 use super::ints::Ints;
 use crate::kernels::avx512::Avx512;
 use std::arch::x86_64::*;
@@ -163,47 +163,27 @@ macro_rules! kernels {
 }
 
 kernels! { "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni":
-    /// int4 in groups of 32, one row.
-    vnni_q4g32_one = up_to_1::<Vnni512, Four<32>>;
-    /// Up to 12 rows.
-    vnni_q4g32_many = up_to_12::<Vnni512, Four<32>>;
-    /// int4 in groups of 64, one row.
-    vnni_q4g64_one = up_to_1::<Vnni512, Four<64>>;
-    /// Up to 12 rows.
-    vnni_q4g64_many = up_to_12::<Vnni512, Four<64>>;
-    /// int4 in groups of 128, one row.
-    vnni_q4g128_one = up_to_1::<Vnni512, Four<128>>;
-    /// Up to 12 rows.
-    vnni_q4g128_many = up_to_12::<Vnni512, Four<128>>;
-    /// int8 by rows, one row.
-    vnni_q8_one = up_to_1::<Vnni512, ByRow>;
-    /// Up to 12 rows.
-    vnni_q8_many = up_to_12::<Vnni512, ByRow>;
-    /// int8 in groups of 32, one row.
-    vnni_q8g32_one = up_to_1::<Vnni512, Eight>;
-    /// Up to 12 rows.
-    vnni_q8g32_many = up_to_12::<Vnni512, Eight>;
+    /// int4 in groups of 32.
+    vnni_q4g32 = by_12::<Vnni512, Four<32>>;
+    /// int4 in groups of 64.
+    vnni_q4g64 = by_12::<Vnni512, Four<64>>;
+    /// int4 in groups of 128.
+    vnni_q4g128 = by_12::<Vnni512, Four<128>>;
+    /// int8 by rows.
+    vnni_q8 = by_12::<Vnni512, ByRow>;
+    /// int8 in groups of 32.
+    vnni_q8g32 = by_12::<Vnni512, Eight>;
 }
 
 kernels! { "avx2,fma,avx512f,avx512bw,avx512vl":
-    /// int4 in groups of 32, one row.
-    q4g32_one = up_to_1::<Ints512, Four<32>>;
-    /// Up to 12 rows.
-    q4g32_many = up_to_12::<Ints512, Four<32>>;
-    /// int4 in groups of 64, one row.
-    q4g64_one = up_to_1::<Ints512, Four<64>>;
-    /// Up to 12 rows.
-    q4g64_many = up_to_12::<Ints512, Four<64>>;
-    /// int4 in groups of 128, one row.
-    q4g128_one = up_to_1::<Ints512, Four<128>>;
-    /// Up to 12 rows.
-    q4g128_many = up_to_12::<Ints512, Four<128>>;
-    /// int8 by rows, one row.
-    q8_one = up_to_1::<Ints512, ByRow>;
-    /// Up to 12 rows.
-    q8_many = up_to_12::<Ints512, ByRow>;
-    /// int8 in groups of 32, one row.
-    q8g32_one = up_to_1::<Ints512, Eight>;
-    /// Up to 12 rows.
-    q8g32_many = up_to_12::<Ints512, Eight>;
+    /// int4 in groups of 32.
+    q4g32 = by_4::<Ints512, Four<32>>;
+    /// int4 in groups of 64.
+    q4g64 = by_4::<Ints512, Four<64>>;
+    /// int4 in groups of 128.
+    q4g128 = by_4::<Ints512, Four<128>>;
+    /// int8 by rows.
+    q8 = by_4::<Ints512, ByRow>;
+    /// int8 in groups of 32.
+    q8g32 = by_4::<Ints512, Eight>;
 }

@@ -1,7 +1,7 @@
 //! AVX-VNNI: `vpdpbusd` on ymm registers, in its VEX form.
 
 use super::avx2::{halves, line, scales, splat};
-use super::dot::{ByRow, Eight, Four, up_to_1, up_to_4};
+use super::dot::{ByRow, Eight, Four, by_4};
 use super::ints::Ints;
 use crate::kernels::avx2::Avx2;
 use std::arch::x86_64::*;
@@ -104,24 +104,14 @@ macro_rules! kernels {
 }
 
 kernels! {
-    /// int4 in groups of 32, one row.
-    q4g32_one = up_to_1::<Vnni256, Four<32>>;
-    /// Up to 4 rows.
-    q4g32_many = up_to_4::<Vnni256, Four<32>>;
-    /// int4 in groups of 64, one row.
-    q4g64_one = up_to_1::<Vnni256, Four<64>>;
-    /// Up to 4 rows.
-    q4g64_many = up_to_4::<Vnni256, Four<64>>;
-    /// int4 in groups of 128, one row.
-    q4g128_one = up_to_1::<Vnni256, Four<128>>;
-    /// Up to 4 rows.
-    q4g128_many = up_to_4::<Vnni256, Four<128>>;
-    /// int8 by rows, one row.
-    q8_one = up_to_1::<Vnni256, ByRow>;
-    /// Up to 4 rows.
-    q8_many = up_to_4::<Vnni256, ByRow>;
-    /// int8 in groups of 32, one row.
-    q8g32_one = up_to_1::<Vnni256, Eight>;
-    /// Up to 4 rows.
-    q8g32_many = up_to_4::<Vnni256, Eight>;
+    /// int4 in groups of 32.
+    q4g32 = by_4::<Vnni256, Four<32>>;
+    /// int4 in groups of 64.
+    q4g64 = by_4::<Vnni256, Four<64>>;
+    /// int4 in groups of 128.
+    q4g128 = by_4::<Vnni256, Four<128>>;
+    /// int8 by rows.
+    q8 = by_4::<Vnni256, ByRow>;
+    /// int8 in groups of 32.
+    q8g32 = by_4::<Vnni256, Eight>;
 }

@@ -233,25 +233,24 @@ macro_rules! up_to {
         $(#[$doc])*
         ///
         /// # Safety
-        /// As for [`Format::rows`].
+        /// The contract of [`DotArgs`], and as for [`Ints`].
         #[inline(always)]
         pub(super) unsafe fn $name<D: Ints, T: Format>(a: &DotArgs) {
-            // SAFETY: the caller's promise.
-            unsafe {
-                match a.m {
-                    $($m => T::rows::<D, $m>(a),)*
-                    rows => debug_assert!(false, "{rows} rows are too many for the kernel"),
-                }
-            }
+            let mut rest = *a;
+            $(while rest.m >= $m {
+                // SAFETY: the caller's promise, of which these are some rows.
+                unsafe { T::rows::<D, $m>(&rest) };
+                rest.m -= $m;
+                rest.x = rest.x.wrapping_add($m * rest.x_stride as usize);
+                rest.out = rest.out.wrapping_byte_add($m * rest.out_stride as usize);
+            })*
         }
     )* };
 }
 
 up_to! {
-    /// One row.
-    up_to_1: 1;
-    /// Up to 4 rows.
-    up_to_4: 1 2 3 4;
-    /// Up to 12 rows.
-    up_to_12: 1 2 3 4 5 6 7 8 9 10 11 12;
+    /// Any number of rows in tiles of up to 4.
+    by_4: 4 3 2 1;
+    /// Any number of rows in tiles of up to 12. Not every number has its own code: the others read the weights twice, from a cache then.
+    by_12: 12 8 6 4 3 2 1;
 }
