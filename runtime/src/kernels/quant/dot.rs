@@ -94,7 +94,7 @@ impl Grouped for Eight {
         unsafe {
             let mut total = [D::zero(); M];
             // The sums are there for an offset of 8, not of 128.
-            for_rows!(M, t => { total[t] = D::eight_start(16 * sums.row(t).cast::<i32>().read_unaligned()); });
+            for_rows!(M, t => { total[t] = D::eight_start(sums.row(t).cast::<i32>().read_unaligned().wrapping_mul(16)); });
             let mut odd = D::zero();
             for line in 0..8 {
                 let eight = D::eight(w.add(line * 64));
