@@ -3,6 +3,7 @@
 use super::dot::{ByRow, Eight, Four, by_4};
 use super::ints::Ints;
 use crate::kernels::avx2::Avx2;
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// Two ymm registers.
@@ -20,6 +21,15 @@ pub(super) struct Signed {
 pub(super) unsafe fn splat(x: *const u8) -> __m256i {
     // SAFETY: as for [`Ints`].
     unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) }
+}
+
+/// The same sums, at this place of the program: the compiler would add a tile in another order, in which its activations do not fit the registers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn in_order(mut sums: __m256i) -> __m256i {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {0} */", inout(ymm_reg) sums, options(nomem, nostack, preserves_flags)) };
+    sums
 }
 
 /// A line.
@@ -93,7 +103,8 @@ impl Ints for Ints2 {
         // SAFETY: see `zero`.
         unsafe {
             let x = splat(x);
-            Self::narrow_add(sums, [_mm256_maddubs_epi16(w[0], x), _mm256_maddubs_epi16(w[1], x)])
+            let sums = Self::narrow_add(sums, [_mm256_maddubs_epi16(w[0], x), _mm256_maddubs_epi16(w[1], x)]);
+            [in_order(sums[0]), in_order(sums[1])]
         }
     }
     #[inline(always)]
