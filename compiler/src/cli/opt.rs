@@ -28,7 +28,7 @@ pub(super) struct OptArgs {
     #[arg(long, value_name = "N")]
     fuel: Option<usize>,
     /// What `choose-precision` chooses.
-    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = ["f32", "bf16"])]
+    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = clap::builder::PossibleValuesParser::new(pipeline::PRECISIONS.iter().map(|p| p.name)))]
     quant: String,
     /// Only check the module: parse, verify, print.
     #[arg(long, conflicts_with_all = ["passes", "fuel"])]
@@ -49,7 +49,7 @@ pub(super) fn main(args: &OptArgs) -> Result<()> {
             return Err(bad_pass(&PipelineError::Unknown(name.clone())));
         }
     }
-    let precision = if args.quant == "bf16" { Precision::Bf16 } else { Precision::F32 };
+    let precision = Precision::from_name(&args.quant).unwrap_or_default();
     let options = Options { precision, fuel: args.fuel, ..Options::default() };
     let mut observe = |pass: &str, module: &Module| {
         if args.print_after.iter().any(|n| n == pass || n == "all") {
@@ -82,7 +82,10 @@ fn read(args: &OptArgs) -> Result<Module> {
         diag.help("`llamac explain MODEL --ir` prints a module in the right form")
     })?;
     verify(&module, module.stage).map_err(|errors| {
-        Diag::new("ir", format!("the module has {} errors", errors.len())).place(args.file.display()).found(listed(&errors)).help("mend them and run again")
+        Diag::new("ir", format!("the module has {} errors", errors.len()))
+            .place(args.file.display())
+            .found(listed(&errors))
+            .help("mend them and run again")
     })?;
     Ok(module)
 }
@@ -94,6 +97,8 @@ fn bad_pass(error: &PipelineError) -> Diag {
             .found(name)
             .expected(names.join(", "))
             .help(format!("did you mean `{}`?", registry::nearest(name))),
-        other => Diag::new("internal", "a pass failed; this is a bug of llamac").found(other).help("bisect it with --fuel and report the module"),
+        other => {
+            Diag::new("internal", "a pass failed; this is a bug of llamac").found(other).help("bisect it with --fuel and report the module")
+        }
     }
 }

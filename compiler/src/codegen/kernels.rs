@@ -3,8 +3,8 @@
 use llamac_runtime::kernels::table::{self, KernelRow};
 
 use super::CodegenError;
-use crate::lower::program::{Body, Program, WeightForm};
 use crate::lower::kv_format;
+use crate::lower::program::{Body, Program, WeightForm};
 use crate::target::Target;
 
 /// A dot kernel: its slot, rows of `x` at most, weight blocks at most.
@@ -52,6 +52,7 @@ impl<'p> Kernels<'p> {
                             kernels.dot(format.name)?;
                         }
                     }
+                    Body::Quantize { .. } => drop(kernels.simple("quantize_i8")?),
                     Body::RopeAngles { .. } => drop(kernels.simple("rope_angles")?),
                     Body::Attention { kv, .. } => drop(kernels.attention(kv_format(kv.elem).name())?),
                     _ => {}

@@ -9,8 +9,8 @@ use llamac_runtime::abi::{KvGroup, PAGE_TOKENS, ROWS, RowSet};
 
 use super::frame::Emit;
 use super::math::Block;
-use crate::lower::program::{Cache, Elem, Sink};
 use crate::lower::kv_format;
+use crate::lower::program::{Cache, Elem, Sink};
 
 /// Where the elements of one row go: computed once per row.
 #[derive(Clone, Copy)]
@@ -79,7 +79,7 @@ impl Emit<'_, '_> {
                 self.store_block(x, base, false);
             }
             // Pairs of columns are a line apart.
-            (Elem::Bf16, true) => {
+            (Elem::Bf16 | Elem::I8, true) => {
                 let base = self.element(base, part, 8 * line);
                 let halves = self.to_bf16(x);
                 for (i, eight) in halves.into_iter().enumerate() {
@@ -91,7 +91,7 @@ impl Emit<'_, '_> {
                 }
             }
             // Columns are 4 bytes apart, the other token of the pair between them.
-            (Elem::Bf16, false) => {
+            (Elem::Bf16 | Elem::I8, false) => {
                 let base = self.element(base, part, 64);
                 let halves = self.to_bf16(x);
                 for (i, eight) in halves.into_iter().enumerate() {
@@ -104,4 +104,3 @@ impl Emit<'_, '_> {
         }
     }
 }
-

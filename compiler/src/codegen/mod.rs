@@ -14,9 +14,9 @@ mod link;
 mod map;
 mod math;
 mod norm;
+mod quantize;
 mod split;
 mod step;
-
 
 use std::fmt;
 
@@ -120,6 +120,7 @@ fn emit_region<'p>(
             norm::norm(e, &norm::Norm { x: *x, gamma: *gamma, eps: *eps, groups: *groups, width: *width, out: *out });
             Ok(())
         }
+        Body::Quantize { x, out } => quantize::quantize(e, *x, *out),
         Body::Dot { weight, x, segments } => dot::dot(e, *weight, *x, segments),
         Body::Map { segments } => {
             map::map(e, segments);
@@ -129,9 +130,8 @@ fn emit_region<'p>(
             map::rope_half(e, *x, *angles, *heads, *head_dim, *out);
             Ok(())
         }
-        Body::Attention { q, kv, group, scale, chunk, out } => attention::attention(
-            e,
-            &attention::Attention { q: *q, kv: *kv, group: *group, scale: *scale, chunk: *chunk, out: *out },
-        ),
+        Body::Attention { q, kv, group, scale, chunk, out } => {
+            attention::attention(e, &attention::Attention { q: *q, kv: *kv, group: *group, scale: *scale, chunk: *chunk, out: *out })
+        }
     })
 }

@@ -166,7 +166,8 @@ impl<'m> Builder<'m> {
 pub(crate) fn kv_format(elem: Elem) -> KvFormat {
     match elem {
         Elem::F32 => KvFormat::F32,
-        Elem::Bf16 => KvFormat::Bf16,
+        // `cache_of` makes no other caches.
+        Elem::Bf16 | Elem::I8 => KvFormat::Bf16,
     }
 }
 
@@ -220,7 +221,20 @@ impl<'a, 'm> FuncLower<'a, 'm> {
             locs[p.0 as usize] = Some(*a);
         }
         let (layouts, done) = (layouts(func)?, vec![[false; 2]; func.body.len()]);
-        Ok(FuncLower { b, func, area, layouts, uses, is_result, locs, done, regions: Vec::new(), copies: Vec::new(), pending: Vec::new(), cache: None })
+        Ok(FuncLower {
+            b,
+            func,
+            area,
+            layouts,
+            uses,
+            is_result,
+            locs,
+            done,
+            regions: Vec::new(),
+            copies: Vec::new(),
+            pending: Vec::new(),
+            cache: None,
+        })
     }
 
     fn walk(&mut self) -> Result<(), LowerError> {
@@ -392,7 +406,9 @@ impl<'a, 'm> FuncLower<'a, 'm> {
         let chunk = if inst.op == OpKind::Attention { Some(inst.int("chunk")) } else { None };
         match &mut self.cache {
             None => self.cache = Some((cache, chunk.unwrap_or(0))),
-            Some((old, _)) if *old != cache => return Err(LowerError::new(self.func, value, "uses the cache in another shape than before")),
+            Some((old, _)) if *old != cache => {
+                return Err(LowerError::new(self.func, value, "uses the cache in another shape than before"));
+            }
             Some((_, old)) => *old = chunk.unwrap_or(*old),
         }
         Ok(cache)
@@ -469,7 +485,8 @@ impl<'a, 'm> FuncLower<'a, 'm> {
             return Err(LowerError::at(&self.func.name, "it returns no logits"));
         };
         let view = self.view(v)?;
-        let whole = |b: &Buffer, this: &Self| Ok(view.col == 0 && b.padded() == this.layout(v).padded(this.width(v)?) && b.elem == Elem::F32);
+        let whole =
+            |b: &Buffer, this: &Self| Ok(view.col == 0 && b.padded() == this.layout(v).padded(this.width(v)?) && b.elem == Elem::F32);
         let out = if whole(self.b.program.buffer(view.buffer), self)? { view.buffer } else { self.copy(v, view, Elem::F32, false)? };
         if self.b.program.buffer(out).rows == 1 {
             return Ok(out);

@@ -12,11 +12,24 @@ impl fmt::Display for Program {
         writeln!(f, "arena {} bytes, weights {} bytes", self.arena_bytes, self.weight_bytes)?;
         for kv in &self.kv {
             let chunk = if kv.chunk > 0 { format!(", chunk {}", kv.chunk) } else { String::new() };
-            writeln!(f, "kv {} layers, {} heads x {} {}, page {} bytes{chunk}", kv.layers, kv.kv_heads, kv.head_dim, kv.format, kv.page_bytes)?;
+            writeln!(
+                f,
+                "kv {} layers, {} heads x {} {}, page {} bytes{chunk}",
+                kv.layers, kv.kv_heads, kv.head_dim, kv.format, kv.page_bytes
+            )?;
         }
         writeln!(f)?;
         for b in self.live_buffers() {
-            writeln!(f, "buffer {}: {}[rows{}, {}] {} at {}", b.name, b.elem.name(), b.rows, shape(b.width, b.layout), role(b.role), b.offset)?;
+            writeln!(
+                f,
+                "buffer {}: {}[rows{}, {}] {} at {}",
+                b.name,
+                b.elem.name(),
+                b.rows,
+                shape(b.width, b.layout),
+                role(b.role),
+                b.offset
+            )?;
         }
         let mut printed = Vec::new();
         for function in &self.functions {
@@ -78,6 +91,7 @@ impl Program {
                 let gamma = gamma.map_or_else(String::new, |g| format!(" * {}", weight(&g)));
                 writeln!(f, "norm {}{gamma} eps={eps:?} {groups}x{width} -> {}", self.view(*x), name(out))
             }
+            Body::Quantize { x, out } => writeln!(f, "quantize {} -> {}", self.view(*x), name(out)),
             Body::Dot { weight: w, x, segments } => {
                 writeln!(f, "dot {} * {}", weight(w), self.view(*x))?;
                 segments.iter().try_for_each(|s| self.segment(f, area, s))

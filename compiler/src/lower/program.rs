@@ -4,7 +4,7 @@
 use llamac_ir::module::Weight;
 use llamac_runtime::abi::{ROW_GAP, ScheduleEntry};
 use llamac_runtime::artifact::meta::KvMeta;
-use llamac_runtime::format::WeightFormat;
+use llamac_runtime::format::{Act, WeightFormat};
 
 use super::layout::Layout;
 
@@ -61,6 +61,8 @@ pub enum Elem {
     F32,
     /// 2 bytes, rounded to nearest even.
     Bf16,
+    /// 1 byte, with sums and scales behind the row: `Act::I8` of the runtime.
+    I8,
 }
 
 impl Elem {
@@ -69,6 +71,7 @@ impl Elem {
         match self {
             Elem::F32 => 4,
             Elem::Bf16 => 2,
+            Elem::I8 => 1,
         }
     }
     /// Name in the printed program.
@@ -76,6 +79,7 @@ impl Elem {
         match self {
             Elem::F32 => "f32",
             Elem::Bf16 => "bf16",
+            Elem::I8 => "i8",
         }
     }
 }
@@ -119,7 +123,11 @@ impl Buffer {
     }
     /// Bytes from one row to the next.
     pub fn stride(&self) -> u64 {
-        (self.padded() * self.elem.bytes() + ROW_GAP) as u64
+        let row = match self.elem {
+            Elem::F32 | Elem::Bf16 => self.padded() * self.elem.bytes(),
+            Elem::I8 => Act::I8.row_bytes(self.padded()),
+        };
+        (row + ROW_GAP) as u64
     }
     /// Bytes for the most rows that it can have.
     pub fn bytes(&self, limits: &Limits) -> u64 {
@@ -274,6 +282,13 @@ pub enum Body {
         /// Elements of a part that the mean is over, padding not counted.
         width: usize,
         /// Rows.
+        out: BufferId,
+    },
+    /// Rounds rows to int8.
+    Quantize {
+        /// f32 rows.
+        x: View,
+        /// i8 rows.
         out: BufferId,
     },
     /// Products of weight rows with rows of `x`, with what follows them.
@@ -434,7 +449,7 @@ impl Body {
         match self {
             Body::Gather { .. } | Body::RopeAngles { .. } => {}
             Body::RowGather { x, .. } => out.push(*x),
-            Body::Norm { x, .. } => out.push(x.buffer),
+            Body::Norm { x, .. } | Body::Quantize { x, .. } => out.push(x.buffer),
             Body::Dot { x, segments, .. } => {
                 out.push(x.buffer);
                 segments.iter().for_each(|s| s.expr.views(&mut |v| out.push(v.buffer)));
@@ -453,6 +468,7 @@ impl Body {
             | Body::RopeAngles { out, .. }
             | Body::RowGather { out, .. }
             | Body::Norm { out, .. }
+            | Body::Quantize { out, .. }
             | Body::RopeHalf { out, .. }
             | Body::Attention { out, .. } => (vec![*out], false),
             Body::Dot { segments, .. } | Body::Map { segments } => {
@@ -485,7 +501,7 @@ impl Body {
                 f(x);
                 f(out);
             }
-            Body::Norm { x, out, .. } => {
+            Body::Norm { x, out, .. } | Body::Quantize { x, out } => {
                 f(&mut x.buffer);
                 f(out);
             }

@@ -1,5 +1,5 @@
-//! One packer per weight format: sixteen rows of f32 values, already rounded to the format's type, to the bytes of a block. The layouts are
-//! described in `llamac_runtime::format`.
+//! One packer per plain weight format: sixteen rows of f32 values, already rounded to the format's type, to the bytes of a block. The layouts are
+//! described in `llamac_runtime::format`; quantized formats are in `quant`.
 
 use llamac_runtime::abi::ROWS;
 use llamac_runtime::format::{BF16, F32, WeightFormat};
@@ -10,15 +10,9 @@ pub(super) type Packer = fn(panel: &[f32], k: usize, out: &mut [u8]);
 /// Every packer, by the format's name.
 const PACKERS: &[(&str, Packer)] = &[(F32.name, pack_f32), (BF16.name, pack_bf16)];
 
-/// The packer of a format.
-///
-/// # Panics
-/// The format is not in [`PACKERS`]; a test goes through all of them.
-pub(super) fn packer(format: &WeightFormat) -> Packer {
-    match PACKERS.iter().find(|p| p.0 == format.name) {
-        Some((_, pack)) => *pack,
-        None => unreachable!("weight format {} has no packer", format.name),
-    }
+/// The packer of a format; `None`: it is quantized.
+pub(super) fn packer(format: &WeightFormat) -> Option<Packer> {
+    PACKERS.iter().find(|p| p.0 == format.name).map(|p| p.1)
 }
 
 fn pack_f32(panel: &[f32], k: usize, out: &mut [u8]) {
@@ -49,7 +43,7 @@ mod tests {
 
     #[test]
     fn every_weight_format_has_a_packer() {
-        WEIGHT_FORMATS.iter().for_each(|f| drop(packer(f)));
+        assert!(WEIGHT_FORMATS.iter().all(|f| packer(f).is_some() != super::super::quant::quantized(f).is_some()));
     }
 
     #[test]
@@ -62,7 +56,9 @@ mod tests {
         assert_eq!((at(0, 0), at(0, 15), at(3, 2)), (0.0, 60.0, 11.0));
         let mut out = vec![0; BF16.block_bytes(k)];
         pack_bf16(&panel, k, &mut out);
-        let at = |line: usize, row: usize, i: usize| half::bf16::from_le_bytes(out[line * 64 + row * 4 + i * 2..][..2].try_into().unwrap()).to_f32();
+        let at = |line: usize, row: usize, i: usize| {
+            half::bf16::from_le_bytes(out[line * 64 + row * 4 + i * 2..][..2].try_into().unwrap()).to_f32()
+        };
         assert_eq!((at(0, 0, 1), at(0, 15, 0), at(1, 2, 1)), (1.0, 60.0, 11.0));
     }
 }
