@@ -4,9 +4,7 @@ use std::mem::offset_of;
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32X4, I32, I64};
-use cranelift_codegen::ir::{
-    BlockArg, Function, InstBuilder, MemFlagsData, SigRef, StackSlotData, StackSlotKind, Type, UserFuncName, Value,
-};
+use cranelift_codegen::ir::{BlockArg, Function, InstBuilder, MemFlagsData, SigRef, StackSlotData, StackSlotKind, Type, UserFuncName, Value};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 

@@ -81,16 +81,16 @@ impl Linker {
     /// Compiles a function and puts it behind the others.
     pub(super) fn add(&mut self, name: &str, symbol: Symbol, func: &Function, isa: &OwnedTargetIsa) -> Result<(), CodegenError> {
         let mut context = Context::for_function(func.clone());
-        let compiled = context
-            .compile(&**isa, &mut ControlPlane::default())
-            .map_err(|e| CodegenError::Cranelift { function: name.to_owned(), message: format!("{:?}", e.inner) })?;
+        let compiled = context.compile(&**isa, &mut ControlPlane::default()).map_err(|e| CodegenError::Cranelift {
+            function: name.to_owned(),
+            message: format!("{:?}", e.inner),
+        })?;
         // 64 bytes: constants behind the code ask for up to 16, and hot loops like whole cache lines.
         self.blob.resize(self.blob.len().next_multiple_of(64), 0);
         let start = self.blob.len();
         self.blob.extend_from_slice(compiled.code_buffer());
         for reloc in compiled.buffer.relocs() {
-            let unresolved =
-                || CodegenError::Unresolved { function: name.to_owned(), what: format!("{:?} to {:?}", reloc.kind, reloc.target) };
+            let unresolved = || CodegenError::Unresolved { function: name.to_owned(), what: format!("{:?} to {:?}", reloc.kind, reloc.target) };
             let FinalizedRelocTarget::ExternalName(ExternalName::User(to)) = reloc.target else { return Err(unresolved()) };
             let to = func.params.user_named_funcs().get(to).ok_or_else(unresolved)?.clone();
             self.calls.push(Call { from: name.to_owned(), at: start + reloc.offset as usize, kind: reloc.kind, to, addend: reloc.addend });
@@ -107,8 +107,7 @@ impl Linker {
     /// Patches every call.
     pub(super) fn finish(mut self, arch: Arch) -> Result<(Vec<u8>, Vec<Named>), CodegenError> {
         for call in &self.calls {
-            let unresolved =
-                |what: &str| CodegenError::Unresolved { function: call.from.clone(), what: format!("{:?}: {what}", call.kind) };
+            let unresolved = |what: &str| CodegenError::Unresolved { function: call.from.clone(), what: format!("{:?}: {what}", call.kind) };
             let to = *self.places.get(&call.to).ok_or_else(|| unresolved("to a function that was not emitted"))?;
             let delta = to as i64 + call.addend - call.at as i64;
             match (arch, call.kind) {
