@@ -23,12 +23,14 @@ pub(super) unsafe fn splat(x: *const u8) -> __m256i {
     unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) }
 }
 
-/// The same sums, at this place of the program: the compiler would add a tile in another order, in which its activations do not fit the registers.
+/// The same sums, where they belong to a tile at this place of the program: the compiler would add them in another order, in which its activations do not fit the registers.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn in_order(mut sums: __m256i) -> __m256i {
-    // SAFETY: no instruction at all.
-    unsafe { asm!("/* {0} */", inout(ymm_reg) sums, options(nomem, nostack, preserves_flags)) };
+pub(super) fn in_order<const M: usize>(mut sums: __m256i) -> __m256i {
+    if M > 1 {
+        // SAFETY: no instruction at all.
+        unsafe { asm!("/* {0} */", inout(ymm_reg) sums, options(nomem, nostack, preserves_flags)) }
+    }
     sums
 }
 
@@ -99,12 +101,12 @@ impl Ints for Ints2 {
         unsafe { Self::zero() }
     }
     #[inline(always)]
-    unsafe fn add_four(sums: [__m256i; 2], w: [__m256i; 2], x: *const u8) -> [__m256i; 2] {
+    unsafe fn add_four<const M: usize>(sums: [__m256i; 2], w: [__m256i; 2], x: *const u8) -> [__m256i; 2] {
         // SAFETY: see `zero`.
         unsafe {
             let x = splat(x);
             let sums = Self::narrow_add(sums, [_mm256_maddubs_epi16(w[0], x), _mm256_maddubs_epi16(w[1], x)]);
-            [in_order(sums[0]), in_order(sums[1])]
+            [in_order::<M>(sums[0]), in_order::<M>(sums[1])]
         }
     }
     #[inline(always)]
@@ -137,7 +139,7 @@ impl Ints for Ints2 {
     }
     /// Bytes of 8 bits would overflow `vpmaddubsw`; their sizes, at most 128, times activations that took their signs do not.
     #[inline(always)]
-    unsafe fn add_eight(sums: [__m256i; 2], w: Signed, x: *const u8) -> [__m256i; 2] {
+    unsafe fn add_eight<const M: usize>(sums: [__m256i; 2], w: Signed, x: *const u8) -> [__m256i; 2] {
         // SAFETY: see `zero`.
         unsafe {
             let (ones, x) = (_mm256_set1_epi16(1), splat(x));

@@ -3,6 +3,7 @@
 use super::dot::{ByRow, Eight, Four, by_4, by_12};
 use super::ints::Ints;
 use crate::kernels::avx512::Avx512;
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// One zmm register, VNNI.
@@ -15,6 +16,17 @@ pub(super) struct Ints512;
 unsafe fn splat(x: *const u8) -> __m512i {
     // SAFETY: as for [`Ints`].
     unsafe { _mm512_set1_epi32(x.cast::<i32>().read_unaligned()) }
+}
+
+/// The same sums, where they belong to a tile at this place of the program: the compiler would add them in another order, with fewer independent additions at a time.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn in_order<const M: usize>(mut sums: __m512i) -> __m512i {
+    if M > 1 {
+        // SAFETY: no instruction at all.
+        unsafe { asm!("/* {0} */", inout(zmm_reg) sums, options(nomem, nostack, preserves_flags)) }
+    }
+    sums
 }
 
 /// What both have in common.
@@ -69,9 +81,9 @@ impl Ints for Vnni512 {
         unsafe { Self::add(total, splat(offset.cast())) }
     }
     #[inline(always)]
-    unsafe fn add_four(sums: __m512i, w: __m512i, x: *const u8) -> __m512i {
+    unsafe fn add_four<const M: usize>(sums: __m512i, w: __m512i, x: *const u8) -> __m512i {
         // SAFETY: see `zero`.
-        unsafe { _mm512_dpbusd_epi32(sums, w, splat(x)) }
+        unsafe { in_order::<M>(_mm512_dpbusd_epi32(sums, w, splat(x))) }
     }
     #[inline(always)]
     unsafe fn narrow_add(a: __m512i, b: __m512i) -> __m512i {
@@ -93,9 +105,9 @@ impl Ints for Vnni512 {
         unsafe { _mm512_set1_epi32(offset) }
     }
     #[inline(always)]
-    unsafe fn add_eight(sums: __m512i, w: __m512i, x: *const u8) -> __m512i {
+    unsafe fn add_eight<const M: usize>(sums: __m512i, w: __m512i, x: *const u8) -> __m512i {
         // SAFETY: see `zero`.
-        unsafe { _mm512_dpbusd_epi32(sums, w, splat(x)) }
+        unsafe { in_order::<M>(_mm512_dpbusd_epi32(sums, w, splat(x))) }
     }
 }
 
@@ -109,9 +121,9 @@ impl Ints for Ints512 {
         unsafe { Self::zero() }
     }
     #[inline(always)]
-    unsafe fn add_four(sums: __m512i, w: __m512i, x: *const u8) -> __m512i {
+    unsafe fn add_four<const M: usize>(sums: __m512i, w: __m512i, x: *const u8) -> __m512i {
         // SAFETY: see `zero`.
-        unsafe { Self::narrow_add(sums, _mm512_maddubs_epi16(w, splat(x))) }
+        unsafe { in_order::<M>(Self::narrow_add(sums, _mm512_maddubs_epi16(w, splat(x)))) }
     }
     #[inline(always)]
     unsafe fn narrow_add(a: __m512i, b: __m512i) -> __m512i {
@@ -135,7 +147,7 @@ impl Ints for Ints512 {
     }
     /// Bytes of 8 bits would overflow `vpmaddubsw`.
     #[inline(always)]
-    unsafe fn add_eight(sums: __m512i, w: (__m512i, __m512i), x: *const u8) -> __m512i {
+    unsafe fn add_eight<const M: usize>(sums: __m512i, w: (__m512i, __m512i), x: *const u8) -> __m512i {
         // SAFETY: see `zero`.
         unsafe {
             let x = widen(splat(x));

@@ -1,6 +1,6 @@
 //! AVX-VNNI: `vpdpbusd` on ymm registers, in its VEX form.
 
-use super::avx2::{halves, line, scales, splat};
+use super::avx2::{halves, in_order, line, scales, splat};
 use super::dot::{ByRow, Eight, Four, by_4};
 use super::ints::Ints;
 use crate::kernels::avx2::Avx2;
@@ -12,11 +12,11 @@ pub(super) struct Vnni256;
 /// # Safety
 /// As for [`Ints`].
 #[inline(always)]
-unsafe fn dot(sums: [__m256i; 2], w: [__m256i; 2], x: *const u8) -> [__m256i; 2] {
+unsafe fn dot<const M: usize>(sums: [__m256i; 2], w: [__m256i; 2], x: *const u8) -> [__m256i; 2] {
     // SAFETY: the caller's promise.
     unsafe {
         let x = splat(x);
-        [_mm256_dpbusd_avx_epi32(sums[0], w[0], x), _mm256_dpbusd_avx_epi32(sums[1], w[1], x)]
+        [in_order::<M>(_mm256_dpbusd_avx_epi32(sums[0], w[0], x)), in_order::<M>(_mm256_dpbusd_avx_epi32(sums[1], w[1], x))]
     }
 }
 
@@ -62,9 +62,9 @@ impl Ints for Vnni256 {
         unsafe { Self::add(total, [splat(offset.cast()); 2]) }
     }
     #[inline(always)]
-    unsafe fn add_four(sums: [__m256i; 2], w: [__m256i; 2], x: *const u8) -> [__m256i; 2] {
+    unsafe fn add_four<const M: usize>(sums: [__m256i; 2], w: [__m256i; 2], x: *const u8) -> [__m256i; 2] {
         // SAFETY: see `zero`.
-        unsafe { dot(sums, w, x) }
+        unsafe { dot::<M>(sums, w, x) }
     }
     #[inline(always)]
     unsafe fn narrow_add(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
@@ -86,9 +86,9 @@ impl Ints for Vnni256 {
         unsafe { [_mm256_set1_epi32(offset); 2] }
     }
     #[inline(always)]
-    unsafe fn add_eight(sums: [__m256i; 2], w: [__m256i; 2], x: *const u8) -> [__m256i; 2] {
+    unsafe fn add_eight<const M: usize>(sums: [__m256i; 2], w: [__m256i; 2], x: *const u8) -> [__m256i; 2] {
         // SAFETY: see `zero`.
-        unsafe { dot(sums, w, x) }
+        unsafe { dot::<M>(sums, w, x) }
     }
 }
 

@@ -65,11 +65,11 @@ impl<const G: usize> Grouped for Four<G> {
                 for_rows!(M, t => { low[t] = D::open(total[t], sums.row(t).add(4 * part).cast()); });
                 for line in 4 * part..4 * part + 4 {
                     let (l, h) = D::halves(w.add(line * 64));
-                    for_rows!(M, t => { low[t] = D::add_four(low[t], l, x.row(t).add(8 * line)); });
+                    for_rows!(M, t => { low[t] = D::add_four::<M>(low[t], l, x.row(t).add(8 * line)); });
                     if M == 1 {
-                        high = D::add_four(high, h, x.row(0).add(8 * line + 4));
+                        high = D::add_four::<M>(high, h, x.row(0).add(8 * line + 4));
                     } else {
-                        for_rows!(M, t => { low[t] = D::add_four(low[t], h, x.row(t).add(8 * line + 4)); });
+                        for_rows!(M, t => { low[t] = D::add_four::<M>(low[t], h, x.row(t).add(8 * line + 4)); });
                     }
                 }
                 if M == 1 {
@@ -99,9 +99,9 @@ impl Grouped for Eight {
             for line in 0..8 {
                 let eight = D::eight(w.add(line * 64));
                 if M == 1 && line % 2 == 1 {
-                    odd = D::add_eight(odd, eight, x.row(0).add(4 * line));
+                    odd = D::add_eight::<M>(odd, eight, x.row(0).add(4 * line));
                 } else {
-                    for_rows!(M, t => { total[t] = D::add_eight(total[t], eight, x.row(t).add(4 * line)); });
+                    for_rows!(M, t => { total[t] = D::add_eight::<M>(total[t], eight, x.row(t).add(4 * line)); });
                 }
             }
             if M == 1 {
@@ -179,9 +179,9 @@ unsafe fn by_row<D: Ints, const M: usize>(a: &DotArgs) {
                         let eight = D::eight(w.add((line + i) * 64));
                         if M == 1 && i % CHAINS > 0 {
                             let other = &mut others[i % CHAINS - 1];
-                            *other = D::add_eight(*other, eight, x.row(0).add(4 * i));
+                            *other = D::add_eight::<M>(*other, eight, x.row(0).add(4 * i));
                         } else {
-                            for_rows!(M, t => { sums[t] = D::add_eight(sums[t], eight, x.row(t).add(4 * i)); });
+                            for_rows!(M, t => { sums[t] = D::add_eight::<M>(sums[t], eight, x.row(t).add(4 * i)); });
                         }
                     }
                 }

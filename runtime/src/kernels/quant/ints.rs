@@ -34,8 +34,8 @@ pub(super) trait Ints {
     unsafe fn narrow_zero() -> Self::Narrow;
     /// Begins the next 32 columns of a group; `offset` points to what the offset of their codes makes up for.
     unsafe fn open(total: Self::Wide, offset: *const i32) -> Self::Narrow;
-    /// Adds 4 columns.
-    unsafe fn add_four(sums: Self::Narrow, w: Self::Four, x: *const u8) -> Self::Narrow;
+    /// Adds 4 columns; for one of `M` rows.
+    unsafe fn add_four<const M: usize>(sums: Self::Narrow, w: Self::Four, x: *const u8) -> Self::Narrow;
     /// `a + b`.
     unsafe fn narrow_add(a: Self::Narrow, b: Self::Narrow) -> Self::Narrow;
     /// Ends the 32 columns that `open` began with the same `total` and `offset`.
@@ -45,6 +45,6 @@ pub(super) trait Ints {
     unsafe fn eight(at: *const u8) -> Self::Eight;
     /// Sums of int8 to add to; `offset` is what the offset of the codes makes up for.
     unsafe fn eight_start(offset: i32) -> Self::Wide;
-    /// Adds 4 columns.
-    unsafe fn add_eight(sums: Self::Wide, w: Self::Eight, x: *const u8) -> Self::Wide;
+    /// Adds 4 columns; for one of `M` rows.
+    unsafe fn add_eight<const M: usize>(sums: Self::Wide, w: Self::Eight, x: *const u8) -> Self::Wide;
 }
