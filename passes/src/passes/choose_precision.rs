@@ -79,7 +79,7 @@ fn choose(func: &mut Func, to: DType, kv: DType) -> Result<(), String> {
 
 /// Weights that read heads whose size is no multiple of 16 features. A target may pad such heads, and then groups of columns would not be the same.
 fn behind_padded_heads(func: &Func) -> BTreeSet<usize> {
-    let padded = |o: Operand| edit::def(func, o, OpKind::Attention).is_some_and(|i| func.body[i].int("head_dim") % 16 != 0);
+    let padded = |o: Operand| edit::def(func, o, OpKind::Attention).is_some_and(|i| !func.body[i].int("head_dim").is_multiple_of(16));
     let readers = func.body.iter().filter(|inst| inst.op == OpKind::Linear && padded(inst.operands[0]));
     readers.filter_map(|inst| if let Operand::Weight(w) = inst.operands[1] { Some(w.0 as usize) } else { None }).collect()
 }
