@@ -9,7 +9,7 @@ use crate::pack::{self, unwritable};
 use crate::target::Target;
 use llamac_ir::dtype::DType;
 use llamac_ir::module::Module;
-use llamac_passes::pipeline::{self, Precision, Report};
+use llamac_passes::pipeline::{self, PRECISIONS, Precision, Report};
 use llamac_runtime::abi::ABI_VERSION;
 use llamac_runtime::artifact::check::CheckVectors;
 use llamac_runtime::artifact::meta::{Meta, ModelMeta, TargetMeta};
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// What to compile for. `None` means: as the model suggests.
 #[derive(Debug, Clone)]
 pub struct CompileOptions {
-    /// `f32` or `bf16`.
+    /// A name of `llamac_passes::pipeline::PRECISIONS`.
     pub quant: Option<String>,
     /// See [`Target::parse`].
     pub target: String,
@@ -177,7 +177,7 @@ impl Planned {
                 vocab: model.config.vocab,
                 max_context: self.program.limits.max_context,
                 parameters: model.parameters(),
-                quant: precision_name(self.precision).to_owned(),
+                quant: self.precision.name.to_owned(),
             },
             plan: self.program.plan_meta(),
             kernels: code.map(|c| c.kernels.clone()).unwrap_or_default(),
@@ -211,27 +211,20 @@ fn small_sections(
     sections
 }
 
-/// Formats by the name that `--quant` takes.
-const PRECISIONS: &[(&str, Precision)] = &[("f32", Precision::F32), ("bf16", Precision::Bf16)];
-
-fn precision_name(precision: Precision) -> &'static str {
-    PRECISIONS.iter().find(|p| p.1 == precision).map_or("", |p| p.0)
-}
-
 fn precision(quant: Option<&str>, model: &Model, warnings: &mut Vec<Warning>) -> Result<Precision> {
     let stored = model.dtype();
     let Some(name) = quant else {
-        return Ok(if stored == DType::F32 { Precision::F32 } else { Precision::Bf16 });
+        return Ok(if stored == DType::F32 { Precision::F32 } else { Precision::BF16 });
     };
-    let Some((_, precision)) = PRECISIONS.iter().find(|p| p.0 == name) else {
-        let names: Vec<&str> = PRECISIONS.iter().map(|p| p.0).collect();
+    let Some(precision) = Precision::from_name(name) else {
+        let names: Vec<&str> = PRECISIONS.iter().map(|p| p.name).collect();
         return Err(Diag::new("quant", "unknown weight format").found(name).expected(names.join(", ")).help("choose one with --quant"));
     };
-    if *precision == Precision::Bf16 && stored == DType::F16 {
+    if precision == Precision::BF16 && stored == DType::F16 {
         let what = "the checkpoint is f16; bf16 keeps three bits less of each weight (--quant f32 keeps all)";
         warnings.push(Warning(Diag::new("quant", what)));
     }
-    Ok(*precision)
+    Ok(precision)
 }
 
 fn limits(model: &Model, options: &CompileOptions, warnings: &mut Vec<Warning>) -> Result<Limits> {

@@ -218,7 +218,14 @@ impl Target {
             Arch::Aarch64 => (60.0, if self.has("bf16") { 120.0 } else { 45.0 }),
             Arch::Riscv64 => (16.0, 10.0),
         };
-        Machine { threads: 2, read_gbs: 57.0, cache_gbs: 150.0, f32_gmacs: f32_macs, bf16_gmacs: bf16_macs, barrier_ns: 70.0 }
+        let i8_macs = match self.arch {
+            Arch::X86_64 if self.has("avx512vnni") => 468.0,
+            Arch::X86_64 if self.has("avxvnni") => 230.0,
+            Arch::X86_64 if self.has("avx2") && self.has("fma") => 150.0,
+            _ => 20.0,
+        };
+        let macs = Machine { f32_gmacs: f32_macs, bf16_gmacs: bf16_macs, i8_gmacs: i8_macs, ..Machine::default() };
+        Machine { threads: 2, read_gbs: 57.0, cache_gbs: 150.0, barrier_ns: 70.0, ..macs }
     }
 }
 

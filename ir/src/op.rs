@@ -115,14 +115,14 @@ macro_rules! ops {
 }
 
 use AttrKind::{Float, Int, Word};
-const ACT: AttrKind = Word(&["f32", "bf16"], true);
+const ACT: AttrKind = Word(&["f32", "bf16", "i8"], true);
 const KV: AttrKind = Word(&["f32", "bf16"], true);
 const LAYOUT: AttrKind = Word(&["half", "interleaved"], false);
 
 ops! {
     /// `out[t] = table[ids[t]]`, as f32. `ids: i32[s]`, `table: T[V, H]` gives `f32[s, H]`.
     Embed "embed" ("ids", "table") {} -> 1, Pure, Imported;
-    /// `out[t][o] = sum_k w[o][k] * round(x[t][k], act) (+ bias[o])`. `x: f32[s, K]`, `w: T[O, K]`, `bias: T[O]` gives `f32[s, O]`.
+    /// `out[t][o] = sum_k w[o][k] * round(x[t][k], act) (+ bias[o])`; `act=i8` rounds groups of 256 columns to `127` steps each way. `x: f32[s, K]`, `w: T[O, K]`, `bias: T[O]` gives `f32[s, O]`.
     Linear "linear" ("x", "w", "bias?") {act: ACT} -> 1, Pure, Imported;
     /// RMS norm over the last axis: `gamma * x / sqrt(mean(x^2) + eps)` (Zhang and Sennrich, 2019).
     RmsNorm "rms_norm" ("x", "gamma") {eps: Float(None)} -> 1, Pure, Imported;

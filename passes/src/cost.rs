@@ -21,13 +21,15 @@ pub struct Machine {
     pub f32_gmacs: f64,
     /// bf16 multiply-accumulates, 1e9 per second.
     pub bf16_gmacs: f64,
+    /// int8 multiply-accumulates, 1e9 per second.
+    pub i8_gmacs: f64,
     /// One barrier between regions, ns.
     pub barrier_ns: f64,
 }
 
 impl Default for Machine {
     fn default() -> Machine {
-        Machine { threads: 2, read_gbs: 57.0, cache_gbs: 150.0, f32_gmacs: 117.0, bf16_gmacs: 234.0, barrier_ns: 70.0 }
+        Machine { threads: 2, read_gbs: 57.0, cache_gbs: 150.0, f32_gmacs: 117.0, bf16_gmacs: 234.0, i8_gmacs: 468.0, barrier_ns: 70.0 }
     }
 }
 
@@ -117,7 +119,11 @@ impl Machine {
             macs = 2.0 * rows * seen * int("heads") * int("head_dim");
             memory += kv;
         }
-        let rate = if act == Some(DType::Bf16) { self.bf16_gmacs } else { self.f32_gmacs };
+        let rate = match act {
+            Some(DType::Bf16) => self.bf16_gmacs,
+            Some(DType::I8) => self.i8_gmacs,
+            _ => self.f32_gmacs,
+        };
         let data = memory / self.read_gbs + cache / self.cache_gbs;
         data.max(macs / rate) + regions(op) as f64 * self.barrier_ns
     }

@@ -8,6 +8,7 @@ pub mod egraph;
 mod merge;
 mod passes;
 pub mod pipeline;
+mod precision;
 mod recipes;
 pub mod registry;
 pub mod report;

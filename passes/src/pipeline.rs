@@ -3,6 +3,7 @@
 use crate::context::{Context, Fired};
 use crate::cost::Machine;
 use crate::egraph::Rule;
+pub use crate::precision::{PRECISIONS, Precision};
 use crate::registry::{self, Kind, Pass};
 pub use crate::report::Report;
 use crate::report::{Cost, FuncReport, Lost};
@@ -12,16 +13,6 @@ use llamac_ir::op::Stage;
 use llamac_ir::verify::{VerifyError, verify};
 use std::collections::BTreeMap;
 use std::fmt;
-
-/// What weights, activations and the KV cache are rounded to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Precision {
-    /// Nothing is rounded.
-    #[default]
-    F32,
-    /// Matrices, inputs of products, K and V.
-    Bf16,
-}
 
 /// How to run passes.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -41,10 +41,10 @@ fn f32_logits_do_not_change() {
 #[test]
 fn bf16_logits_are_those_of_the_rounded_module() {
     for llama in family() {
-        let options = Options { precision: Precision::Bf16, ..Options::default() };
+        let options = Options { precision: Precision::BF16, ..Options::default() };
         let mut rounded = llama.module();
         run_named(&mut rounded, &["choose-precision"], &options, &mut |_, _| {}).unwrap();
-        let (after, _) = optimised(llama, Precision::Bf16);
+        let (after, _) = optimised(llama, Precision::BF16);
         let source = Random::new(&rounded);
         let (exact, x, y) = (steps(&llama.module(), &source), steps(&rounded, &source), steps(&after, &source));
         close(&exact, &x, Exactness::Approximate, "bf16 against f32");
@@ -74,8 +74,8 @@ fn each_prefix_of_the_fuel_means_the_same() {
 
 #[test]
 fn depth_changes_nothing_but_the_calls() {
-    let (a, few) = optimised(one_b(16), Precision::Bf16);
-    let (b, many) = optimised(one_b(126), Precision::Bf16);
+    let (a, few) = optimised(one_b(16), Precision::BF16);
+    let (b, many) = optimised(one_b(126), Precision::BF16);
     assert_eq!(few, many);
     let mut deeper = a;
     let calls = deeper.func_mut("main").unwrap().body.iter_mut().flat_map(|inst| &mut inst.calls);
@@ -96,7 +96,7 @@ fn the_same_module_comes_out_every_time() {
 
 #[test]
 fn an_optimised_module_stays_as_it_is() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::BF16] {
         let (once, _) = optimised(Llama::default(), precision);
         let mut twice = once.clone();
         run(&mut twice, &Options { precision, ..Options::default() }).unwrap();
@@ -135,7 +135,7 @@ fn a_module_that_is_not_in_order_is_refused() {
 
 #[test]
 fn one_b_on_a_page() {
-    let (module, report) = optimised(one_b(16), Precision::Bf16);
+    let (module, report) = optimised(one_b(16), Precision::BF16);
     insta::assert_snapshot!("one_b_module", module);
     insta::assert_snapshot!("one_b_report", report);
     insta::assert_snapshot!("one_b_summary", crate::summary::summary(&module));

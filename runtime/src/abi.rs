@@ -204,7 +204,7 @@ pub struct GatherArgs {
     pub ids: *const u32,
     /// Rows to fetch.
     pub m: u64,
-    /// Padded row length, elements.
+    /// Elements to fetch; the matrix has rows of this many, padded to the format's `k_unit`.
     pub k: u64,
     /// f32 rows.
     pub out: *mut f32,
@@ -229,5 +229,27 @@ pub struct RopeAnglesArgs {
     /// f32 rows of `2 * padded_pairs`.
     pub out: *mut f32,
     /// Bytes from one row of `out` to the next.
+    pub out_stride: u64,
+}
+
+/// Rounds f32 rows to rows of [`crate::format::Act::I8`], or some groups of 256 columns of them.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct QuantizeArgs {
+    /// f32 rows.
+    pub x: *const f32,
+    /// Bytes from one row of `x` to the next.
+    pub x_stride: u64,
+    /// Rows.
+    pub m: u64,
+    /// Elements in a row, a multiple of 16; what is missing to a multiple of 256 counts as zeros.
+    pub k: u64,
+    /// First group of 256 columns, in `0..k.div_ceil(256)`.
+    pub first_group: u64,
+    /// How many groups.
+    pub groups: u64,
+    /// Rows of [`crate::format::Act::I8`] for `k` elements.
+    pub out: *mut u8,
+    /// Bytes from one row of `out` to the next, a multiple of 4.
     pub out_stride: u64,
 }

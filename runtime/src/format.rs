@@ -10,7 +10,19 @@ pub enum Act {
     F32,
     /// 2 bytes an element, rounded to nearest even.
     Bf16,
+    /// 1 byte an element: `x = code * scale`, a scale for each [`ACT_GROUP`] columns.
+    ///
+    /// `scale = max |x| / 127` over the group, in f32; `code = x / scale` in f32, rounded to nearest even, kept within -127..=127; 0 where the scale is 0.
+    ///
+    /// A row is `kp` = K padded with zeros to a multiple of [`ACT_GROUP`], and holds `[kp codes][kp/32 i32: -8 * sum of 32 codes][kp/256 i32: -128 *
+    /// sum of 256 codes][kp/256 f32 scales]`. The sums undo the offsets of unsigned weights. Weights may be padded less: only zeros are left out.
+    I8,
 }
+
+/// Columns of an activation row that share a scale in [`Act::I8`].
+pub const ACT_GROUP: usize = 256;
+/// Columns that share a sum in [`Act::I8`].
+pub const SUM_GROUP: usize = 32;
 
 impl Act {
     /// Name in kernel names and printed programs.
@@ -18,14 +30,46 @@ impl Act {
         match self {
             Act::F32 => "f32",
             Act::Bf16 => "bf16",
+            Act::I8 => "i8",
         }
     }
-    /// Bytes of one element.
+    /// Bytes of one element; what stands behind the codes of a row is not counted.
     pub const fn bytes(self) -> usize {
         match self {
             Act::F32 => 4,
             Act::Bf16 => 2,
+            Act::I8 => 1,
         }
+    }
+    /// Bytes of a row of `k` elements.
+    pub const fn row_bytes(self, k: usize) -> usize {
+        match self {
+            Act::F32 | Act::Bf16 => k * self.bytes(),
+            Act::I8 => I8Row::new(k).bytes,
+        }
+    }
+}
+
+/// Where the parts of a row of [`Act::I8`] begin, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct I8Row {
+    /// The sums of 32.
+    pub sums: usize,
+    /// The sums of 256.
+    pub group_sums: usize,
+    /// The scales.
+    pub scales: usize,
+    /// The end.
+    pub bytes: usize,
+}
+
+impl I8Row {
+    /// A row of `k` elements, padded or not.
+    pub const fn new(k: usize) -> I8Row {
+        let sums = k.next_multiple_of(ACT_GROUP);
+        let group_sums = sums + sums / SUM_GROUP * 4;
+        let scales = group_sums + sums / ACT_GROUP * 4;
+        I8Row { sums, group_sums, scales, bytes: scales + sums / ACT_GROUP * 4 }
     }
 }
 
@@ -61,8 +105,26 @@ pub const F32: WeightFormat = WeightFormat { name: "f32", k_unit: 1, unit_bytes:
 /// bf16: `[K/2][16 rows][2]`.
 pub const BF16: WeightFormat = WeightFormat { name: "bf16", k_unit: 2, unit_bytes: 64, trailer_bytes: 0, act: Act::Bf16 };
 
+/// int4, symmetric, a f16 scale for each group of `g` columns of a row.
+///
+/// A unit is two groups: `g/8` lines for the first, `g/8` for the second, then one line of 16 f16 scales of the first and 16 of the second. Byte `4r + i` of line
+/// `j` of a group has `q[r][8j + i] + 8` in its low and `q[r][8j + 4 + i] + 8` in its high half (row `r` in `0..16`, `i` in `0..4`, `q` in -8..=7).
+const fn q4(name: &'static str, g: usize) -> WeightFormat {
+    WeightFormat { name, k_unit: 2 * g, unit_bytes: 2 * (g / 8) * 64 + 64, trailer_bytes: 0, act: Act::I8 }
+}
+/// int4 in groups of 32: 4.5 bits an element.
+pub const Q4G32: WeightFormat = q4("q4g32", 32);
+/// int4 in groups of 64: 4.25 bits.
+pub const Q4G64: WeightFormat = q4("q4g64", 64);
+/// int4 in groups of 128: 4.125 bits.
+pub const Q4G128: WeightFormat = q4("q4g128", 128);
+/// int8 with one scale for a row: `[K/4][16 rows][4]` bytes `q + 128` (`q` in -127..=127), a trailer of 16 f32 scales.
+pub const Q8: WeightFormat = WeightFormat { name: "q8", k_unit: 32, unit_bytes: 512, trailer_bytes: 64, act: Act::I8 };
+/// int8 in groups of 32. A unit is two groups: `[64/4][16 rows][4]` bytes `q + 128`, then one line of 16 f16 scales of the first and 16 of the second group.
+pub const Q8G32: WeightFormat = WeightFormat { name: "q8g32", k_unit: 64, unit_bytes: 1088, trailer_bytes: 0, act: Act::I8 };
+
 /// Every packed weight format. A new one is a line here, a packer (`compiler/src/pack`) and kernel rows (`kernels/table.rs`).
-pub const WEIGHT_FORMATS: &[WeightFormat] = &[F32, BF16];
+pub const WEIGHT_FORMATS: &[WeightFormat] = &[F32, BF16, Q4G32, Q4G64, Q4G128, Q8, Q8G32];
 
 /// Feature dimensions of activations and weights are padded with zeros to a multiple of this in the step program.
 pub const FEATURE_PAD: usize = 16;

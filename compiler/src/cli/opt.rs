@@ -28,7 +28,7 @@ pub(super) struct OptArgs {
     #[arg(long, value_name = "N")]
     fuel: Option<usize>,
     /// What `choose-precision` chooses.
-    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = ["f32", "bf16"])]
+    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = clap::builder::PossibleValuesParser::new(pipeline::PRECISIONS.iter().map(|p| p.name)))]
     quant: String,
     /// Only check the module: parse, verify, print.
     #[arg(long, conflicts_with_all = ["passes", "fuel"])]
@@ -49,7 +49,7 @@ pub(super) fn main(args: &OptArgs) -> Result<()> {
             return Err(bad_pass(&PipelineError::Unknown(name.clone())));
         }
     }
-    let precision = if args.quant == "bf16" { Precision::Bf16 } else { Precision::F32 };
+    let precision = Precision::from_name(&args.quant).unwrap_or_default();
     let options = Options { precision, fuel: args.fuel, ..Options::default() };
     let mut observe = |pass: &str, module: &Module| {
         if args.print_after.iter().any(|n| n == pass || n == "all") {

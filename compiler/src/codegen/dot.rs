@@ -31,7 +31,7 @@ pub(super) fn dot(e: &mut Emit<'_, '_>, weight: usize, x: View, segments: &[Segm
         return Err(CodegenError::Unresolved { function: e.weight(weight).weight.name.clone(), what: "a dot with a vector".to_owned() });
     };
     let lanes = segments.first().map_or(1, |s| s.lanes) as u64;
-    let k = cols.padded(k);
+    let k = cols.padded(k).next_multiple_of(format.k_unit);
     let block_bytes = format.block_bytes(k) as u64;
     let total = (rows.padded(n) / ROWS) as u64;
     let n_rows = e.n_rows();

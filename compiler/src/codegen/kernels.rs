@@ -52,6 +52,7 @@ impl<'p> Kernels<'p> {
                             kernels.dot(format.name)?;
                         }
                     }
+                    Body::Quantize { .. } => drop(kernels.simple("quantize_i8")?),
                     Body::RopeAngles { .. } => drop(kernels.simple("rope_angles")?),
                     Body::Attention { kv, .. } => drop(kernels.attention(kv_format(kv.elem).name())?),
                     _ => {}

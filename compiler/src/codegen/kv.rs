@@ -79,7 +79,7 @@ impl Emit<'_, '_> {
                 self.store_block(x, base, false);
             }
             // Pairs of columns are a line apart.
-            (Elem::Bf16, true) => {
+            (Elem::Bf16 | Elem::I8, true) => {
                 let base = self.element(base, part, 8 * line);
                 let halves = self.bf16_halves(x);
                 for (i, eight) in halves.into_iter().enumerate() {
@@ -91,7 +91,7 @@ impl Emit<'_, '_> {
                 }
             }
             // Columns are 4 bytes apart, the other token of the pair between them.
-            (Elem::Bf16, false) => {
+            (Elem::Bf16 | Elem::I8, false) => {
                 let base = self.element(base, part, 64);
                 let halves = self.bf16_halves(x);
                 for (i, eight) in halves.into_iter().enumerate() {

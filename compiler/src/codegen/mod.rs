@@ -14,6 +14,7 @@ mod link;
 mod map;
 mod math;
 mod norm;
+mod quantize;
 mod split;
 mod step;
 
@@ -119,6 +120,7 @@ fn emit_region<'p>(
             norm::norm(e, &norm::Norm { x: *x, gamma: *gamma, eps: *eps, groups: *groups, width: *width, out: *out });
             Ok(())
         }
+        Body::Quantize { x, out } => quantize::quantize(e, *x, *out),
         Body::Dot { weight, x, segments } => dot::dot(e, *weight, *x, segments),
         Body::Map { segments } => {
             map::map(e, segments);

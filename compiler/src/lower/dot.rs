@@ -28,6 +28,7 @@ fn act_elem(act: Act) -> Elem {
     match act {
         Act::F32 => Elem::F32,
         Act::Bf16 => Elem::Bf16,
+        Act::I8 => Elem::I8,
     }
 }
 
@@ -224,6 +225,20 @@ impl FuncLower<'_, '_> {
         if !uses.is_empty() && !self.is_result[value.0 as usize] && uses.iter().all(rounds) { Elem::Bf16 } else { Elem::F32 }
     }
 
+    /// The value, normed if asked, in int8.
+    fn quantized(&mut self, x: ValueId, norm: Option<(Option<WeightId>, u64)>) -> Result<BufferId, LowerError> {
+        let (rows, width, layout) = (self.rows(x)?, self.width(x)?, self.layout(x));
+        if layout != Layout::Plain {
+            // Padding between heads would move columns into other groups than the IR says.
+            return Err(LowerError::new(self.func, x, "is padded by heads and cannot be rounded in groups of columns"));
+        }
+        let from = self.activations(x, norm, Elem::F32, false)?;
+        let name = format!("{}.i8", self.func.values[x.0 as usize].name);
+        let out = self.b.buffer(&name, rows, width, layout, Elem::I8, Role::Scratch);
+        self.regions.push(Region { name, rows, barrier: true, body: Body::Quantize { x: from, out } });
+        Ok(out)
+    }
+
     /// The value, normed if asked, as a dot wants it.
     fn activations(&mut self, x: ValueId, norm: Option<(Option<WeightId>, u64)>, elem: Elem, round: bool) -> Result<View, LowerError> {
         if norm.is_none() && !round {
@@ -237,6 +252,7 @@ impl FuncLower<'_, '_> {
             return Ok(View { buffer: *buffer, col: 0 });
         }
         let buffer = match norm {
+            _ if elem == Elem::I8 => self.quantized(x, norm)?,
             None => {
                 let view = self.view(x)?;
                 self.copy(x, view, elem, round)?

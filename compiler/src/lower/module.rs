@@ -147,6 +147,7 @@ impl<'m> Builder<'m> {
 pub(crate) fn kv_format(elem: Elem) -> KvFormat {
     match elem {
         Elem::F32 => KvFormat::F32,
-        Elem::Bf16 => KvFormat::Bf16,
+        // `cache_of` makes no other caches.
+        Elem::Bf16 | Elem::I8 => KvFormat::Bf16,
     }
 }

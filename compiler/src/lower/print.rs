@@ -91,6 +91,7 @@ impl Program {
                 let gamma = gamma.map_or_else(String::new, |g| format!(" * {}", weight(&g)));
                 writeln!(f, "norm {}{gamma} eps={eps:?} {groups}x{width} -> {}", self.view(*x), name(out))
             }
+            Body::Quantize { x, out } => writeln!(f, "quantize {} -> {}", self.view(*x), name(out)),
             Body::Dot { weight: w, x, segments } => {
                 writeln!(f, "dot {} * {}", weight(w), self.view(*x))?;
                 segments.iter().try_for_each(|s| self.segment(f, area, s))

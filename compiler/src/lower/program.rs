@@ -4,7 +4,7 @@
 use llamac_ir::module::Weight;
 use llamac_runtime::abi::{ROW_GAP, ScheduleEntry};
 use llamac_runtime::artifact::meta::KvMeta;
-use llamac_runtime::format::WeightFormat;
+use llamac_runtime::format::{Act, WeightFormat};
 
 use super::layout::Layout;
 pub use super::region::*;
@@ -62,6 +62,8 @@ pub enum Elem {
     F32,
     /// 2 bytes, rounded to nearest even.
     Bf16,
+    /// 1 byte, with sums and scales behind the row: `Act::I8` of the runtime.
+    I8,
 }
 
 impl Elem {
@@ -70,6 +72,7 @@ impl Elem {
         match self {
             Elem::F32 => 4,
             Elem::Bf16 => 2,
+            Elem::I8 => 1,
         }
     }
     /// Name in the printed program.
@@ -77,6 +80,7 @@ impl Elem {
         match self {
             Elem::F32 => "f32",
             Elem::Bf16 => "bf16",
+            Elem::I8 => "i8",
         }
     }
 }
@@ -120,7 +124,11 @@ impl Buffer {
     }
     /// Bytes from one row to the next.
     pub fn stride(&self) -> u64 {
-        (self.padded() * self.elem.bytes() + ROW_GAP) as u64
+        let row = match self.elem {
+            Elem::F32 | Elem::Bf16 => self.padded() * self.elem.bytes(),
+            Elem::I8 => Act::I8.row_bytes(self.padded()),
+        };
+        (row + ROW_GAP) as u64
     }
     /// Bytes for the most rows that it can have.
     pub fn bytes(&self, limits: &Limits) -> u64 {

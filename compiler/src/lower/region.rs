@@ -55,6 +55,13 @@ pub enum Body {
         /// Rows.
         out: BufferId,
     },
+    /// Rounds rows to int8.
+    Quantize {
+        /// f32 rows.
+        x: View,
+        /// i8 rows.
+        out: BufferId,
+    },
     /// Products of weight rows with rows of `x`, with what follows them.
     Dot {
         /// Matrix, in the function's area.
@@ -213,7 +220,7 @@ impl Body {
         match self {
             Body::Gather { .. } | Body::RopeAngles { .. } => {}
             Body::RowGather { x, .. } => out.push(*x),
-            Body::Norm { x, .. } => out.push(x.buffer),
+            Body::Norm { x, .. } | Body::Quantize { x, .. } => out.push(x.buffer),
             Body::Dot { x, segments, .. } => {
                 out.push(x.buffer);
                 segments.iter().for_each(|s| s.expr.views(&mut |v| out.push(v.buffer)));
@@ -232,6 +239,7 @@ impl Body {
             | Body::RopeAngles { out, .. }
             | Body::RowGather { out, .. }
             | Body::Norm { out, .. }
+            | Body::Quantize { out, .. }
             | Body::RopeHalf { out, .. }
             | Body::Attention { out, .. } => (vec![*out], false),
             Body::Dot { segments, .. } | Body::Map { segments } => {
@@ -264,7 +272,7 @@ impl Body {
                 f(x);
                 f(out);
             }
-            Body::Norm { x, out, .. } => {
+            Body::Norm { x, out, .. } | Body::Quantize { x, out } => {
                 f(&mut x.buffer);
                 f(out);
             }

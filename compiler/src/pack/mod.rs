@@ -4,12 +4,14 @@
 
 mod formats;
 mod order;
+mod quant;
 
 use crate::diag::{Diag, Result};
 use crate::frontend::safetensors::Checkpoint;
 use crate::lower::program::WeightForm;
 use crate::lower::{Program, WeightItem};
 use formats::{Packer, packer};
+use llamac_ir::eval::quant::Codes;
 use llamac_ir::recipe::Prepared;
 use llamac_runtime::abi::ROWS;
 use llamac_runtime::artifact::WriteError;
@@ -93,6 +95,7 @@ struct Room {
     row: Vec<f32>,
     /// Sixteen rows in the order of the packed columns.
     panel: Vec<f32>,
+    codes: Codes,
     out: Vec<u8>,
 }
 
@@ -130,10 +133,14 @@ impl Job<'_> {
                 at = first * self.block_bytes();
                 room.out.clear();
                 room.out.resize(blocks.len() * self.block_bytes(), 0);
-                let (columns, pack) = (Columns::new(cols, k), packer(&format));
+                let columns = Columns::new(cols, k);
                 for (block, out) in blocks.zip(0..) {
                     let sources = order::block(rows, n, block);
-                    self.block(&sources, &columns, &format, pack, room, out * self.block_bytes())?;
+                    let at = out * self.block_bytes();
+                    match packer(&format) {
+                        Some(pack) => self.block(&sources, &columns, &format, pack, room, at)?,
+                        None => self.quantized_block(&sources, &columns, &format, room, at)?,
+                    }
                 }
             }
         }
@@ -149,6 +156,29 @@ impl Job<'_> {
         let elements = order.iter().map(|i| i.map_or(0.0, |i| room.row[i]));
         room.out.extend(elements.flat_map(f32::to_le_bytes));
         room.out.resize(self.item.bytes as usize, 0);
+        Ok(())
+    }
+
+    /// Quantizes sixteen rows into `room.out[at..]`.
+    fn quantized_block(
+        &self,
+        sources: &[Option<usize>; ROWS],
+        columns: &Columns,
+        format: &WeightFormat,
+        room: &mut Room,
+        at: usize,
+    ) -> Result<()> {
+        let bad = |e: &str| unreadable(self.item, e);
+        let info = quant::quantized(format).ok_or_else(|| bad("no packer has this format"))?;
+        let n = columns.plain().ok_or_else(|| bad("its columns are padded by heads, but quantized in groups"))?;
+        let k = n.next_multiple_of(format.k_unit);
+        for (lane, row) in sources.iter().enumerate() {
+            match *row {
+                Some(row) => self.prepared.codes(row, &mut room.row, &mut room.codes).map_err(|e| bad(&e))?,
+                None => room.codes = Codes::default(),
+            }
+            quant::pack_row(format, info, &mut room.codes, lane, k, &mut room.out[at..][..format.block_bytes(k)]);
+        }
         Ok(())
     }
 

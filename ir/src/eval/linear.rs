@@ -18,7 +18,7 @@ pub(super) fn embed(ids: &Tensor, table: &Arg<'_>) -> Result<Tensor, String> {
 pub(super) fn linear(x: &Tensor, w: &Arg<'_>, bias: Option<&Arg<'_>>, act: DType) -> Result<Tensor, String> {
     let (n, k) = (w.rows(), w.columns());
     let mut rounded = x.floats()?.to_vec();
-    quant::round(act, &mut rounded)?;
+    rounded.chunks_mut(k).try_for_each(|row| quant::round_input(act, row))?;
     let wide: Vec<f64> = rounded.into_iter().map(f64::from).collect();
     let bias = bias.map(|b| b.tensor()).transpose()?;
     let bias = bias.as_ref().map(|b| b.floats()).transpose()?;

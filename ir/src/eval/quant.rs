@@ -1,9 +1,17 @@
-//! Arithmetic of element types: what rounding to a type does to a row of f32. The facts about the types are in `dtype`.
+//! Arithmetic of element types: what rounding to a type does to a row of f32. The facts about the types are in `dtype`, the choice of
+//! scales in `scales`.
+
+mod scales;
 
 use crate::dtype::DType;
 use half::{bf16, f16};
 
-/// Rounds a row to what `dtype` can hold, to nearest, ties to even.
+pub use scales::Codes;
+
+/// Columns that share a scale when the input of a product is rounded to int8.
+pub const ACT_GROUP: usize = 256;
+
+/// Rounds a row to what `dtype` can hold, to nearest, ties to even; a quantized type with the scales that [`quantize`] chooses.
 ///
 /// # Errors
 /// `dtype` has no arithmetic. An empty row asks whether it has.
@@ -12,9 +20,12 @@ pub fn round(dtype: DType, row: &mut [f32]) -> Result<(), String> {
         DType::F32 => {}
         DType::F16 => row.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32()),
         DType::Bf16 => row.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
-        DType::F8E4m3 | DType::Q8 | DType::Q8G32 | DType::Q4G32 | DType::Q4G64 | DType::Q4G128 => {
-            return Err(format!("found a cast to {dtype}, expected one to f32, f16 or bf16: {dtype} has no arithmetic here"));
+        DType::Q8 | DType::Q8G32 | DType::Q4G32 | DType::Q4G64 | DType::Q4G128 => {
+            let mut codes = Codes::default();
+            quantize(dtype, row, &mut codes)?;
+            codes.values(row);
         }
+        DType::F8E4m3 => return Err(format!("found a cast to {dtype}, expected another type: {dtype} has no arithmetic here")),
         DType::I64 | DType::I32 | DType::I8 | DType::Bool => {
             return Err(format!("found a cast to {dtype}, expected a type of real numbers"));
         }
@@ -22,27 +33,39 @@ pub fn round(dtype: DType, row: &mut [f32]) -> Result<(), String> {
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rounding_is_to_nearest_with_ties_to_even() {
-        // bf16 has 8 bits of mantissa, f16 has 11: halfway cases above 1.
-        let mut row = [1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, 1.0 + 1.1 / 256.0];
-        round(DType::Bf16, &mut row).unwrap();
-        assert_eq!(row, [1.0, 1.0 + 4.0 / 256.0, 1.0 + 2.0 / 256.0]);
-        let mut row = [1.0 + 1.0 / 2048.0, 1.0 + 3.0 / 2048.0, 70000.0];
-        round(DType::F16, &mut row).unwrap();
-        assert_eq!(row, [1.0, 1.0 + 4.0 / 2048.0, f32::INFINITY]);
-        let mut row = [0.1];
-        round(DType::F32, &mut row).unwrap();
-        assert_eq!(row, [0.1]);
-    }
-
-    #[test]
-    fn types_without_arithmetic_are_named() {
-        assert!(round(DType::Q4G32, &mut []).unwrap_err().contains("q4g32"));
-        assert!(round(DType::I32, &mut []).unwrap_err().contains("i32"));
+/// Codes and scales of a row in a quantized type. Every element is `code * scale` of its group, in f32; groups count from column 0 and the
+/// last one may be short. Scales are f16 for groups and f32 for a whole row.
+///
+/// # Errors
+/// `dtype` is not quantized.
+pub fn quantize(dtype: DType, row: &[f32], out: &mut Codes) -> Result<(), String> {
+    let info = dtype.info();
+    match (info.scale, info.bits) {
+        (Some(scale), 4 | 8) => {
+            scales::quantize(row, info.group as usize, info.bits, scale == DType::F16, out);
+            Ok(())
+        }
+        _ => Err(format!("found {dtype}, expected a quantized type")),
     }
 }
+
+/// Rounds the input of a product, one row, to `act`. For int8: `scale = max |x| / 127` of each group of [`ACT_GROUP`] columns,
+/// `code = x / scale` to nearest even.
+///
+/// # Errors
+/// As [`round`].
+pub fn round_input(act: DType, row: &mut [f32]) -> Result<(), String> {
+    if act != DType::I8 {
+        return round(act, row);
+    }
+    for group in row.chunks_mut(ACT_GROUP) {
+        let scale = group.iter().fold(0.0f32, |m, x| m.max(x.abs())) / 127.0;
+        let code = |x: f32| if scale == 0.0 { 0.0 } else { (x / scale).round_ties_even().clamp(-127.0, 127.0) };
+        group.iter_mut().for_each(|x| *x = code(*x) * scale);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "quant/quant_tests.rs"]
+mod tests;

@@ -95,7 +95,7 @@ impl<'a> Prepared<'a> {
                 quant::round(*dtype, out)
             }
             Node::Below(parts) => {
-                let (first, part) = &parts[parts.partition_point(|(first, _)| *first <= row) - 1];
+                let (first, part) = part_of(parts, row);
                 part.row(row - first, out)
             }
             Node::After(parts) => {
@@ -135,6 +135,26 @@ impl<'a> Prepared<'a> {
         }
     }
 
+    /// Writes the codes and scales of row `row`, if the weight is of a quantized type; `room` is used for the row as f32.
+    ///
+    /// # Errors
+    /// As [`Prepared::row`], or the weight is not of a quantized type.
+    pub fn codes(&self, row: usize, room: &mut Vec<f32>, out: &mut quant::Codes) -> Result<(), String> {
+        match &self.node {
+            Node::Round(dtype, of) => {
+                room.resize(of.columns, 0.0);
+                of.row(row, room)?;
+                quant::quantize(*dtype, room, out)
+            }
+            Node::Below(parts) => {
+                let (first, part) = part_of(parts, row);
+                part.codes(row - first, room, out)
+            }
+            Node::PermutedRows(head, of) => of.codes(before_permutation(row, *head), room, out),
+            _ => Err("found a weight that is not quantized last, expected a cast outside".to_owned()),
+        }
+    }
+
     /// All rows, one after the other.
     ///
     /// # Errors
@@ -144,6 +164,12 @@ impl<'a> Prepared<'a> {
         all.chunks_mut(self.columns).enumerate().try_for_each(|(r, out)| self.row(r, out))?;
         Ok(all)
     }
+}
+
+/// The part that holds `row`, and its first row.
+fn part_of<'p, 'a>(parts: &'p [(usize, Prepared<'a>)], row: usize) -> (usize, &'p Prepared<'a>) {
+    let (first, part) = &parts[parts.partition_point(|(first, _)| *first <= row).saturating_sub(1)];
+    (*first, part)
 }
 
 /// Where the row that stands at `row` in interleaved order stands in half-split order.

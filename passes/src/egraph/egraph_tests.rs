@@ -116,7 +116,7 @@ fn the_search_finds_what_an_exact_solver_finds() {
     let rules: Vec<Rule> = PASSES.iter().flat_map(|p| if let PassKind::Rewrite(rules) = p.kind { rules } else { &[] }).copied().collect();
     let true_size = Llama { hidden: 2048, heads: 32, kv_heads: 8, head_dim: 64, inner: 8192, vocab: 128_256, ..Llama::default() };
     let mut compared = 0;
-    for (base, precision) in [(Llama::default(), Precision::F32), (true_size, Precision::F32), (true_size, Precision::Bf16)] {
+    for (base, precision) in [(Llama::default(), Precision::F32), (true_size, Precision::F32), (true_size, Precision::BF16)] {
         for llama in [base, Llama { biases: true, tied: false, stored: DType::F32, ..base }] {
             let mut module = llama.module();
             let names = ["choose-precision", "fold-rope-permutation", "push-down-rows"];

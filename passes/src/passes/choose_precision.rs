@@ -1,6 +1,7 @@
 //! Chooses what is rounded. In f32 nothing is: narrower weights are widened. In bf16 matrices, inputs of products, K and V are rounded;
 //! weights of norms and biases stay as they are stored, because they are few. A table that rows are gathered from is a matrix too,
-//! so that a head tied to it is the same weight.
+//! so that a head tied to it is the same weight. In the quantized formats matrices of layers get the one, embedding and head the other format of
+//! `Precision`, and inputs of products become int8.
 //!
 //! Before:
 //! ```text
@@ -25,8 +26,9 @@ use crate::pipeline::Precision;
 use crate::recipes;
 use crate::registry::{Exactness, Kind, Pass};
 use llamac_ir::dtype::DType;
-use llamac_ir::module::{Func, Module};
-use llamac_ir::op::Stage;
+use llamac_ir::module::{Func, Module, Operand};
+use llamac_ir::op::{OpKind, Stage};
+use std::collections::BTreeSet;
 
 /// The pass.
 pub(crate) const PASS: Pass = Pass {
@@ -38,31 +40,48 @@ pub(crate) const PASS: Pass = Pass {
 };
 
 fn run(module: &mut Module, context: &mut Context) -> Result<(), String> {
-    let (to, rule) = match context.precision {
-        Precision::F32 => (DType::F32, "choose-precision/f32"),
-        Precision::Bf16 => (DType::Bf16, "choose-precision/bf16"),
-    };
+    let precision = context.precision;
     for func in &mut module.funcs {
-        if context.fire(&func.name, rule) {
-            choose(func, to)?;
+        let to = if func.name == MAIN { precision.table } else { precision.weights };
+        if context.fire(&func.name, &format!("choose-precision/{to}")) {
+            choose(func, to, precision.kv)?;
         }
     }
     Ok(())
 }
 
+/// The function of embedding and head.
+const MAIN: &str = "main";
+
+/// What a matrix stays in if its columns cannot be quantized in groups.
+const UNGROUPED: DType = DType::Bf16;
+
 /// Casts weights, vectors too if that only widens them, and rounds what products and the cache take in.
-fn choose(func: &mut Func, to: DType) -> Result<(), String> {
-    for weight in &mut func.weights {
-        if weight.ty.dtype.info().real && (to == DType::F32 || weight.ty.shape.len() == 2) {
-            weight.recipe = recipes::cast(to, weight.recipe.clone());
+fn choose(func: &mut Func, to: DType, kv: DType) -> Result<(), String> {
+    let padded = if to.info().scale.is_some() { behind_padded_heads(func) } else { BTreeSet::new() };
+    let formats: Vec<DType> = (0..func.weights.len()).map(|w| if padded.contains(&w) { UNGROUPED } else { to }).collect();
+    for (weight, to) in func.weights.iter_mut().zip(&formats) {
+        if weight.ty.dtype.info().real && (*to == DType::F32 || weight.ty.shape.len() == 2) {
+            weight.recipe = recipes::cast(*to, weight.recipe.clone());
             weight.ty = weight.recipe.ty()?;
         }
     }
     for inst in &mut func.body {
-        edit::set_word(inst, "act", to.name());
-        edit::set_word(inst, "kv", to.name());
+        let matrix = inst.operands.iter().find_map(|o| match o {
+            Operand::Weight(w) if func.weights[w.0 as usize].ty.shape.len() == 2 => Some(formats[w.0 as usize]),
+            _ => None,
+        });
+        edit::set_word(inst, "act", Precision::act(matrix.unwrap_or(to)).name());
+        edit::set_word(inst, "kv", kv.name());
     }
     Ok(())
+}
+
+/// Weights that read heads whose size is no multiple of 16 features. A target may pad such heads, and then groups of columns would not be the same.
+fn behind_padded_heads(func: &Func) -> BTreeSet<usize> {
+    let padded = |o: Operand| edit::def(func, o, OpKind::Attention).is_some_and(|i| !func.body[i].int("head_dim").is_multiple_of(16));
+    let readers = func.body.iter().filter(|inst| inst.op == OpKind::Linear && padded(inst.operands[0]));
+    readers.filter_map(|inst| if let Operand::Weight(w) = inst.operands[1] { Some(w.0 as usize) } else { None }).collect()
 }
 
 #[cfg(test)]
@@ -88,7 +107,7 @@ mod tests {
 
     #[test]
     fn bf16_rounds_matrices_inputs_and_the_cache_only() {
-        insta::assert_snapshot!(at(Precision::Bf16), @r#"
+        insta::assert_snapshot!(at(Precision::BF16), @r#"
         func @f(%x: f32[s, 8], %pos: i32[s], %seq: i32[s]) {
           weight @g: f16[8] = "g": f16[8]
           weight @w: bf16[8, 8] = cast(bf16, "w": f32[8, 8])
@@ -123,6 +142,26 @@ mod tests {
           return %a
         }
         "#);
+    }
+
+    #[test]
+    fn int4_is_for_layers_and_embedding_and_head_get_int8() {
+        let precision = Precision::from_name("int4").unwrap();
+        let text = at(precision);
+        assert!(text.contains("weight @w: q4g32[8, 8] = cast(q4g32, \"w\": f32[8, 8])"), "{text}");
+        assert!(text.contains("linear %n, @w, @b, act=i8") && text.contains("kv=bf16"), "{text}");
+        assert!(text.contains("weight @e: q8[4, 4]"), "{text}");
+    }
+
+    #[test]
+    fn what_reads_heads_of_odd_size_is_not_quantized() {
+        let odd = LAYER
+            .replace("return %a", "%o = linear %a, @o\n  return %o")
+            .replace("  %n = rms", "  weight @o = \"o\": f32[8, 8]\n  %n = rms");
+        let precision = Precision::from_name("int4").unwrap();
+        let text = check_with("choose-precision", &odd, &Options { precision, ..Options::default() }).0;
+        assert!(text.contains("weight @o: bf16[8, 8]") && text.contains("linear %a, @o, act=bf16"), "{text}");
+        assert!(text.contains("weight @w: q4g32[8, 8]"), "{text}");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub fn bench_dot(row: &KernelRow, k: usize, blocks: usize, m: usize, threads: us
     let block_bytes = format.block_bytes(k);
     let bytes = blocks * block_bytes;
     let copies = if from_dram { DRAM_BYTES.div_ceil(bytes.max(1)).max(2) } else { 1 };
-    let x_stride = k * format.act.bytes() + 64;
+    let x_stride = format.act.row_bytes(k) + 64;
     let (Ok(w), Ok(x)) = (Region::anonymous(copies * bytes), Region::anonymous(m * x_stride)) else { return Measured::NONE };
     fill(&w, threads);
     fill(&x, 1);

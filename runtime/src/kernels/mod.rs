@@ -22,6 +22,7 @@ mod mac;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 pub(crate) mod peak;
+mod quant;
 mod rows;
 pub mod table;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

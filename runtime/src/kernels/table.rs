@@ -3,6 +3,7 @@
 
 #[cfg(target_arch = "aarch64")]
 use super::neon;
+use super::quant::{self, round};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use super::{generic, rows};
@@ -15,7 +16,7 @@ use std::fmt;
 pub struct KernelRow {
     /// `<op>_<weight>_<act>_<m>x<n>_<isa>`; what an op does not have is left out.
     pub name: &'static str,
-    /// `dot`, `attention`, `gather`, `rope_angles` or `yield_now`.
+    /// `dot`, `attention`, `gather`, `quantize_i8`, `rope_angles` or `yield_now`.
     pub op: &'static str,
     /// Name of the weight format (dot, gather) or of the KV format (attention); empty for the others.
     pub format: &'static str,
@@ -50,6 +51,13 @@ pub const AVX512: Isa = Isa { name: "avx512", arch: "x86_64", features: &["avx2"
 /// AVX-512 with dot products of bf16.
 pub const AVX512BF16: Isa =
     Isa { name: "avx512bf16", arch: "x86_64", features: &["avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512bf16"] };
+/// AVX2 with FMA and conversions from f16.
+pub const AVX2F16C: Isa = Isa { name: "avx2", arch: "x86_64", features: &["avx2", "fma", "f16c"] };
+/// AVX2 with dot products of int8.
+pub const AVXVNNI: Isa = Isa { name: "avxvnni", arch: "x86_64", features: &["avx2", "fma", "f16c", "avxvnni"] };
+/// AVX-512 with dot products of int8.
+pub const AVX512VNNI: Isa =
+    Isa { name: "avx512vnni", arch: "x86_64", features: &["avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512vnni"] };
 /// 64-bit ARM.
 pub const NEON: Isa = Isa { name: "neon", arch: "aarch64", features: &["neon"] };
 
@@ -131,6 +139,65 @@ pub static KERNELS: &[KernelRow] = &[
     row!(NEON, "dot", "bf16", "dot_bf16_bf16_1x64_neon", 1, 64, neon::dot_bf16_one),
     row!(NEON, "dot", "bf16", "dot_bf16_bf16_5x4_neon", 5, 4, neon::dot_bf16_many),
     row!(NEON, "attention", "bf16", "attention_bf16_f32_4x64_neon", TILE, PAGE_TOKENS, neon::attention_bf16),
+    // The integer formats. All rows of a format agree bit for bit, also across instruction sets.
+    row!(GENERIC, "quantize_i8", "", "quantize_i8_generic", ANY, 1, round::generic),
+    row!(AVX2F16C, "quantize_i8", "", "quantize_i8_avx2", ANY, 1, round::avx2),
+    row!(AVX512, "quantize_i8", "", "quantize_i8_avx512", ANY, 1, round::avx512),
+    row!(GENERIC, "gather", "q4g32", "gather_q4g32_generic", ANY, 1, quant::generic::gather_q4g32),
+    row!(GENERIC, "gather", "q4g64", "gather_q4g64_generic", ANY, 1, quant::generic::gather_q4g64),
+    row!(GENERIC, "gather", "q4g128", "gather_q4g128_generic", ANY, 1, quant::generic::gather_q4g128),
+    row!(GENERIC, "gather", "q8", "gather_q8_generic", ANY, 1, quant::generic::gather_q8),
+    row!(GENERIC, "gather", "q8g32", "gather_q8g32_generic", ANY, 1, quant::generic::gather_q8g32),
+    row!(GENERIC, "dot", "q4g32", "dot_q4g32_i8_1x64_generic", 1, 64, quant::generic::dot_q4g32),
+    row!(GENERIC, "dot", "q4g32", "dot_q4g32_i8_4x4_generic", 4, 4, quant::generic::dot_q4g32),
+    row!(GENERIC, "dot", "q4g64", "dot_q4g64_i8_1x64_generic", 1, 64, quant::generic::dot_q4g64),
+    row!(GENERIC, "dot", "q4g64", "dot_q4g64_i8_4x4_generic", 4, 4, quant::generic::dot_q4g64),
+    row!(GENERIC, "dot", "q4g128", "dot_q4g128_i8_1x64_generic", 1, 64, quant::generic::dot_q4g128),
+    row!(GENERIC, "dot", "q4g128", "dot_q4g128_i8_4x4_generic", 4, 4, quant::generic::dot_q4g128),
+    row!(GENERIC, "dot", "q8", "dot_q8_i8_1x64_generic", 1, 64, quant::generic::dot_q8),
+    row!(GENERIC, "dot", "q8", "dot_q8_i8_4x4_generic", 4, 4, quant::generic::dot_q8),
+    row!(GENERIC, "dot", "q8g32", "dot_q8g32_i8_1x64_generic", 1, 64, quant::generic::dot_q8g32),
+    row!(GENERIC, "dot", "q8g32", "dot_q8g32_i8_4x4_generic", 4, 4, quant::generic::dot_q8g32),
+    row!(AVX2F16C, "dot", "q4g32", "dot_q4g32_i8_1x64_avx2", 1, 64, quant::avx2::q4g32),
+    row!(AVX2F16C, "dot", "q4g32", "dot_q4g32_i8_4x4_avx2", 4, 4, quant::avx2::q4g32),
+    row!(AVX2F16C, "dot", "q4g64", "dot_q4g64_i8_1x64_avx2", 1, 64, quant::avx2::q4g64),
+    row!(AVX2F16C, "dot", "q4g64", "dot_q4g64_i8_4x4_avx2", 4, 4, quant::avx2::q4g64),
+    row!(AVX2F16C, "dot", "q4g128", "dot_q4g128_i8_1x64_avx2", 1, 64, quant::avx2::q4g128),
+    row!(AVX2F16C, "dot", "q4g128", "dot_q4g128_i8_4x4_avx2", 4, 4, quant::avx2::q4g128),
+    row!(AVX2F16C, "dot", "q8", "dot_q8_i8_1x64_avx2", 1, 64, quant::avx2::q8),
+    row!(AVX2F16C, "dot", "q8", "dot_q8_i8_4x4_avx2", 4, 4, quant::avx2::q8),
+    row!(AVX2F16C, "dot", "q8g32", "dot_q8g32_i8_1x64_avx2", 1, 64, quant::avx2::q8g32),
+    row!(AVX2F16C, "dot", "q8g32", "dot_q8g32_i8_4x4_avx2", 4, 4, quant::avx2::q8g32),
+    row!(AVXVNNI, "dot", "q4g32", "dot_q4g32_i8_1x64_avxvnni", 1, 64, quant::avxvnni::q4g32),
+    row!(AVXVNNI, "dot", "q4g32", "dot_q4g32_i8_4x4_avxvnni", 4, 4, quant::avxvnni::q4g32),
+    row!(AVXVNNI, "dot", "q4g64", "dot_q4g64_i8_1x64_avxvnni", 1, 64, quant::avxvnni::q4g64),
+    row!(AVXVNNI, "dot", "q4g64", "dot_q4g64_i8_4x4_avxvnni", 4, 4, quant::avxvnni::q4g64),
+    row!(AVXVNNI, "dot", "q4g128", "dot_q4g128_i8_1x64_avxvnni", 1, 64, quant::avxvnni::q4g128),
+    row!(AVXVNNI, "dot", "q4g128", "dot_q4g128_i8_4x4_avxvnni", 4, 4, quant::avxvnni::q4g128),
+    row!(AVXVNNI, "dot", "q8", "dot_q8_i8_1x64_avxvnni", 1, 64, quant::avxvnni::q8),
+    row!(AVXVNNI, "dot", "q8", "dot_q8_i8_4x4_avxvnni", 4, 4, quant::avxvnni::q8),
+    row!(AVXVNNI, "dot", "q8g32", "dot_q8g32_i8_1x64_avxvnni", 1, 64, quant::avxvnni::q8g32),
+    row!(AVXVNNI, "dot", "q8g32", "dot_q8g32_i8_4x4_avxvnni", 4, 4, quant::avxvnni::q8g32),
+    row!(AVX512, "dot", "q4g32", "dot_q4g32_i8_1x64_avx512", 1, 64, quant::avx512::q4g32),
+    row!(AVX512, "dot", "q4g32", "dot_q4g32_i8_4x4_avx512", 4, 4, quant::avx512::q4g32),
+    row!(AVX512, "dot", "q4g64", "dot_q4g64_i8_1x64_avx512", 1, 64, quant::avx512::q4g64),
+    row!(AVX512, "dot", "q4g64", "dot_q4g64_i8_4x4_avx512", 4, 4, quant::avx512::q4g64),
+    row!(AVX512, "dot", "q4g128", "dot_q4g128_i8_1x64_avx512", 1, 64, quant::avx512::q4g128),
+    row!(AVX512, "dot", "q4g128", "dot_q4g128_i8_4x4_avx512", 4, 4, quant::avx512::q4g128),
+    row!(AVX512, "dot", "q8", "dot_q8_i8_1x64_avx512", 1, 64, quant::avx512::q8),
+    row!(AVX512, "dot", "q8", "dot_q8_i8_4x4_avx512", 4, 4, quant::avx512::q8),
+    row!(AVX512, "dot", "q8g32", "dot_q8g32_i8_1x64_avx512", 1, 64, quant::avx512::q8g32),
+    row!(AVX512, "dot", "q8g32", "dot_q8g32_i8_4x4_avx512", 4, 4, quant::avx512::q8g32),
+    row!(AVX512VNNI, "dot", "q4g32", "dot_q4g32_i8_1x64_avx512vnni", 1, 64, quant::avx512::vnni_q4g32),
+    row!(AVX512VNNI, "dot", "q4g32", "dot_q4g32_i8_12x4_avx512vnni", 12, 4, quant::avx512::vnni_q4g32),
+    row!(AVX512VNNI, "dot", "q4g64", "dot_q4g64_i8_1x64_avx512vnni", 1, 64, quant::avx512::vnni_q4g64),
+    row!(AVX512VNNI, "dot", "q4g64", "dot_q4g64_i8_12x4_avx512vnni", 12, 4, quant::avx512::vnni_q4g64),
+    row!(AVX512VNNI, "dot", "q4g128", "dot_q4g128_i8_1x64_avx512vnni", 1, 64, quant::avx512::vnni_q4g128),
+    row!(AVX512VNNI, "dot", "q4g128", "dot_q4g128_i8_12x4_avx512vnni", 12, 4, quant::avx512::vnni_q4g128),
+    row!(AVX512VNNI, "dot", "q8", "dot_q8_i8_1x64_avx512vnni", 1, 64, quant::avx512::vnni_q8),
+    row!(AVX512VNNI, "dot", "q8", "dot_q8_i8_12x4_avx512vnni", 12, 4, quant::avx512::vnni_q8),
+    row!(AVX512VNNI, "dot", "q8g32", "dot_q8g32_i8_1x64_avx512vnni", 1, 64, quant::avx512::vnni_q8g32),
+    row!(AVX512VNNI, "dot", "q8g32", "dot_q8g32_i8_12x4_avx512vnni", 12, 4, quant::avx512::vnni_q8g32),
 ];
 
 /// The kernel of a name, if this CPU can run it.
@@ -180,9 +247,15 @@ mod tests {
             let rows = candidates("dot", format.name, "an unknown machine", |_| false);
             assert!(rows.iter().any(|r| r.m == 1) && rows.iter().any(|r| r.m > 1), "{}", format.name);
         }
-        for (op, format) in
-            [("attention", "f32"), ("attention", "bf16"), ("gather", "f32"), ("gather", "bf16"), ("rope_angles", ""), ("yield_now", "")]
-        {
+        for (op, format) in [
+            ("attention", "f32"),
+            ("attention", "bf16"),
+            ("gather", "f32"),
+            ("gather", "bf16"),
+            ("rope_angles", ""),
+            ("yield_now", ""),
+            ("quantize_i8", ""),
+        ] {
             assert!(!candidates(op, format, "an unknown machine", |_| false).is_empty(), "{op} {format}");
         }
     }

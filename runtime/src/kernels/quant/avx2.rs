@@ -1,0 +1,174 @@
+//! AVX2: `vpmaddubsw` into sums of 16 bits, which 32 columns of int4 cannot overflow (8 * 2 * 15 * 127 < 2^15).
+
+use super::dot::{ByRow, Eight, Four, by_4};
+use super::ints::Ints;
+use crate::kernels::avx2::Avx2;
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+/// Two ymm registers.
+pub(super) struct Ints2;
+
+/// 16 rows of 4 unsigned codes, and what their signs do to activations.
+#[derive(Clone, Copy)]
+pub(super) struct Signed {
+    size: [__m256i; 2],
+    sign: [__m256i; 2],
+}
+
+/// 4 activations in all lanes.
+#[inline(always)]
+pub(super) unsafe fn splat(x: *const u8) -> __m256i {
+    // SAFETY: as for [`Ints`].
+    unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) }
+}
+
+/// The same sums, where they belong to a tile at this place of the program: the compiler would add them in another order, in which its activations do not fit the registers.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn in_order<const M: usize>(mut sums: __m256i) -> __m256i {
+    if M > 1 {
+        // SAFETY: no instruction at all.
+        unsafe { asm!("/* {0} */", inout(ymm_reg) sums, options(nomem, nostack, preserves_flags)) }
+    }
+    sums
+}
+
+/// A line.
+#[inline(always)]
+pub(super) unsafe fn line(at: *const u8) -> [__m256i; 2] {
+    // SAFETY: as for [`Ints`].
+    unsafe { [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())] }
+}
+
+/// The low and the high halves of a line's bytes.
+#[inline(always)]
+pub(super) unsafe fn halves(at: *const u8) -> ([__m256i; 2], [__m256i; 2]) {
+    // SAFETY: as for [`Ints`].
+    unsafe {
+        let (mask, v) = (_mm256_set1_epi8(15), line(at));
+        let high = |v| _mm256_and_si256(_mm256_srli_epi16::<4>(v), mask);
+        ([_mm256_and_si256(v[0], mask), _mm256_and_si256(v[1], mask)], [high(v[0]), high(v[1])])
+    }
+}
+
+/// 16 scales in f16.
+#[inline(always)]
+pub(super) unsafe fn scales(at: *const u8) -> [__m256; 2] {
+    // SAFETY: as for [`Ints`].
+    unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(at.cast())), _mm256_cvtph_ps(_mm_loadu_si128(at.add(16).cast()))] }
+}
+
+impl Ints for Ints2 {
+    type L = Avx2;
+    type Four = [__m256i; 2];
+    type Eight = Signed;
+    type Narrow = [__m256i; 2];
+    type Wide = [__m256i; 2];
+    #[inline(always)]
+    unsafe fn zero() -> [__m256i; 2] {
+        // SAFETY: the caller's promise, here and below.
+        unsafe { [_mm256_setzero_si256(); 2] }
+    }
+    #[inline(always)]
+    unsafe fn add(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn float(sums: [__m256i; 2]) -> [__m256; 2] {
+        // SAFETY: see `zero`.
+        unsafe { [_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])] }
+    }
+    #[inline(always)]
+    unsafe fn scales(at: *const u8) -> [__m256; 2] {
+        // SAFETY: see `zero`.
+        unsafe { scales(at) }
+    }
+    #[inline(always)]
+    unsafe fn halves(at: *const u8) -> ([__m256i; 2], [__m256i; 2]) {
+        // SAFETY: see `zero`.
+        unsafe { halves(at) }
+    }
+    #[inline(always)]
+    unsafe fn narrow_zero() -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe { Self::zero() }
+    }
+    #[inline(always)]
+    unsafe fn open(_total: [__m256i; 2], _offset: *const i32) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe { Self::zero() }
+    }
+    #[inline(always)]
+    unsafe fn add_four<const M: usize>(sums: [__m256i; 2], w: [__m256i; 2], x: *const u8) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe {
+            let x = splat(x);
+            let sums = Self::narrow_add(sums, [_mm256_maddubs_epi16(w[0], x), _mm256_maddubs_epi16(w[1], x)]);
+            [in_order::<M>(sums[0]), in_order::<M>(sums[1])]
+        }
+    }
+    #[inline(always)]
+    unsafe fn narrow_add(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe { [_mm256_add_epi16(a[0], b[0]), _mm256_add_epi16(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn close(total: [__m256i; 2], offset: *const i32, sums: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe {
+            let (ones, offset) = (_mm256_set1_epi16(1), splat(offset.cast()));
+            let wide = |sums, total| _mm256_add_epi32(_mm256_add_epi32(_mm256_madd_epi16(sums, ones), offset), total);
+            [wide(sums[0], total[0]), wide(sums[1], total[1])]
+        }
+    }
+    #[inline(always)]
+    unsafe fn eight(at: *const u8) -> Signed {
+        // SAFETY: see `zero`.
+        unsafe {
+            let (v, offset) = (line(at), _mm256_set1_epi8(-128));
+            let sign = [_mm256_xor_si256(v[0], offset), _mm256_xor_si256(v[1], offset)];
+            Signed { size: [_mm256_abs_epi8(sign[0]), _mm256_abs_epi8(sign[1])], sign }
+        }
+    }
+    #[inline(always)]
+    unsafe fn eight_start(_offset: i32) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe { Self::zero() }
+    }
+    /// Bytes of 8 bits would overflow `vpmaddubsw`; their sizes, at most 128, times activations that took their signs do not.
+    #[inline(always)]
+    unsafe fn add_eight<const M: usize>(sums: [__m256i; 2], w: Signed, x: *const u8) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe {
+            let (ones, x) = (_mm256_set1_epi16(1), splat(x));
+            let wide = |size, sign| _mm256_madd_epi16(_mm256_maddubs_epi16(size, _mm256_sign_epi8(x, sign)), ones);
+            Self::add(sums, [wide(w.size[0], w.sign[0]), wide(w.size[1], w.sign[1])])
+        }
+    }
+}
+
+macro_rules! kernels {
+    ($($(#[$doc:meta])* $name:ident = $template:expr;)*) => { $(
+        $(#[$doc])*
+        #[target_feature(enable = "avx2,fma,f16c")]
+        pub(in crate::kernels) unsafe extern "C" fn $name(args: *const u8) {
+            // SAFETY: the contract of the arguments; the features are enabled here and checked before the kernel is handed out.
+            unsafe { $template(&*args.cast()) }
+        }
+    )* };
+}
+
+kernels! {
+    /// int4 in groups of 32.
+    q4g32 = by_4::<Ints2, Four<32>>;
+    /// int4 in groups of 64.
+    q4g64 = by_4::<Ints2, Four<64>>;
+    /// int4 in groups of 128.
+    q4g128 = by_4::<Ints2, Four<128>>;
+    /// int8 by rows.
+    q8 = by_4::<Ints2, ByRow>;
+    /// int8 in groups of 32.
+    q8g32 = by_4::<Ints2, Eight>;
+}

@@ -1,0 +1,117 @@
+//! AVX-VNNI: `vpdpbusd` on ymm registers, in its VEX form.
+
+use super::avx2::{halves, in_order, line, scales, splat};
+use super::dot::{ByRow, Eight, Four, by_4};
+use super::ints::Ints;
+use crate::kernels::avx2::Avx2;
+use std::arch::x86_64::*;
+
+/// Two ymm registers.
+pub(super) struct Vnni256;
+
+/// # Safety
+/// As for [`Ints`].
+#[inline(always)]
+unsafe fn dot<const M: usize>(sums: [__m256i; 2], w: [__m256i; 2], x: *const u8) -> [__m256i; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x = splat(x);
+        [in_order::<M>(_mm256_dpbusd_avx_epi32(sums[0], w[0], x)), in_order::<M>(_mm256_dpbusd_avx_epi32(sums[1], w[1], x))]
+    }
+}
+
+impl Ints for Vnni256 {
+    type L = Avx2;
+    type Four = [__m256i; 2];
+    type Eight = [__m256i; 2];
+    type Narrow = [__m256i; 2];
+    type Wide = [__m256i; 2];
+    #[inline(always)]
+    unsafe fn zero() -> [__m256i; 2] {
+        // SAFETY: the caller's promise, here and below.
+        unsafe { [_mm256_setzero_si256(); 2] }
+    }
+    #[inline(always)]
+    unsafe fn add(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn float(sums: [__m256i; 2]) -> [__m256; 2] {
+        // SAFETY: see `zero`.
+        unsafe { [_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])] }
+    }
+    #[inline(always)]
+    unsafe fn scales(at: *const u8) -> [__m256; 2] {
+        // SAFETY: see `zero`.
+        unsafe { scales(at) }
+    }
+    #[inline(always)]
+    unsafe fn halves(at: *const u8) -> ([__m256i; 2], [__m256i; 2]) {
+        // SAFETY: see `zero`.
+        unsafe { halves(at) }
+    }
+    #[inline(always)]
+    unsafe fn narrow_zero() -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe { Self::zero() }
+    }
+    #[inline(always)]
+    unsafe fn open(total: [__m256i; 2], offset: *const i32) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe { Self::add(total, [splat(offset.cast()); 2]) }
+    }
+    #[inline(always)]
+    unsafe fn add_four<const M: usize>(sums: [__m256i; 2], w: [__m256i; 2], x: *const u8) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe { dot::<M>(sums, w, x) }
+    }
+    #[inline(always)]
+    unsafe fn narrow_add(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe { Self::add(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn close(_total: [__m256i; 2], _offset: *const i32, sums: [__m256i; 2]) -> [__m256i; 2] {
+        sums
+    }
+    #[inline(always)]
+    unsafe fn eight(at: *const u8) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe { line(at) }
+    }
+    #[inline(always)]
+    unsafe fn eight_start(offset: i32) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe { [_mm256_set1_epi32(offset); 2] }
+    }
+    #[inline(always)]
+    unsafe fn add_eight<const M: usize>(sums: [__m256i; 2], w: [__m256i; 2], x: *const u8) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe { dot::<M>(sums, w, x) }
+    }
+}
+
+macro_rules! kernels {
+    ($($(#[$doc:meta])* $name:ident = $template:expr;)*) => { $(
+        $(#[$doc])*
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        pub(in crate::kernels) unsafe extern "C" fn $name(args: *const u8) {
+            // SAFETY: the contract of the arguments; the features are enabled here and checked before the kernel is handed out.
+            unsafe { $template(&*args.cast()) }
+        }
+    )* };
+}
+
+kernels! {
+    /// int4 in groups of 32.
+    q4g32 = by_4::<Vnni256, Four<32>>;
+    /// int4 in groups of 64.
+    q4g64 = by_4::<Vnni256, Four<64>>;
+    /// int4 in groups of 128.
+    q4g128 = by_4::<Vnni256, Four<128>>;
+    /// int8 by rows.
+    q8 = by_4::<Vnni256, ByRow>;
+    /// int8 in groups of 32.
+    q8g32 = by_4::<Vnni256, Eight>;
+}

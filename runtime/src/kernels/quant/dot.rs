@@ -1,0 +1,253 @@
+//! The dot templates over any [`Ints`]: block after block, so that a thread reads one sequential stream of weights. The arithmetic is described in
+//! the module above.
+
+use super::ints::Ints;
+use crate::abi::{DotArgs, ROWS};
+use crate::format::{ACT_GROUP, I8Row, SUM_GROUP};
+use crate::kernels::lanes::Lanes;
+use crate::kernels::tile::for_rows;
+
+/// A place in each of up to 12 rows. Every third row has a pointer, the two behind it are one and two strides away: few registers hold them all.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    thirds: [*const u8; 4],
+    stride: usize,
+}
+
+impl Rows {
+    #[inline(always)]
+    fn new(at: *const u8, stride: usize) -> Rows {
+        Rows { thirds: std::array::from_fn(|i| at.wrapping_add(3 * i * stride)), stride }
+    }
+    /// The same place of row `t`.
+    #[inline(always)]
+    fn row(&self, t: usize) -> *const u8 {
+        self.thirds[t / 3].wrapping_add(t % 3 * self.stride)
+    }
+    /// Another place.
+    #[inline(always)]
+    fn add(self, bytes: usize) -> Rows {
+        Rows { thirds: self.thirds.map(|at| at.wrapping_add(bytes)), stride: self.stride }
+    }
+}
+
+/// A format whose units are two groups of lines and one line of their scales.
+pub(super) trait Grouped {
+    /// Columns of a group.
+    const COLUMNS: usize;
+    /// Bytes of a group without its scales.
+    const BYTES: usize;
+    /// The sums of a group.
+    ///
+    /// # Safety
+    /// As for [`Ints`]: the group at `w`, its activations at `x` and their sums of 32 at `sums` are readable.
+    unsafe fn sums<D: Ints, const M: usize>(w: *const u8, x: Rows, sums: Rows) -> [D::Wide; M];
+}
+
+/// int4 in groups of `G`.
+pub(super) struct Four<const G: usize>;
+
+impl<const G: usize> Grouped for Four<G> {
+    const COLUMNS: usize = G;
+    const BYTES: usize = G / 8 * 64;
+    #[inline(always)]
+    unsafe fn sums<D: Ints, const M: usize>(w: *const u8, x: Rows, sums: Rows) -> [D::Wide; M] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut total = [D::zero(); M];
+            for part in 0..G / SUM_GROUP {
+                let mut low = [D::narrow_zero(); M];
+                // One row alone is summed in two chains, which keeps more loads in flight.
+                let mut high = D::narrow_zero();
+                for_rows!(M, t => { low[t] = D::open(total[t], sums.row(t).add(4 * part).cast()); });
+                for line in 4 * part..4 * part + 4 {
+                    let (l, h) = D::halves(w.add(line * 64));
+                    for_rows!(M, t => { low[t] = D::add_four::<M>(low[t], l, x.row(t).add(8 * line)); });
+                    if M == 1 {
+                        high = D::add_four::<M>(high, h, x.row(0).add(8 * line + 4));
+                    } else {
+                        for_rows!(M, t => { low[t] = D::add_four::<M>(low[t], h, x.row(t).add(8 * line + 4)); });
+                    }
+                }
+                if M == 1 {
+                    low[0] = D::narrow_add(low[0], high);
+                }
+                for_rows!(M, t => { total[t] = D::close(total[t], sums.row(t).add(4 * part).cast(), low[t]); });
+            }
+            total
+        }
+    }
+}
+
+/// int8 in groups of 32.
+pub(super) struct Eight;
+
+impl Grouped for Eight {
+    const COLUMNS: usize = 32;
+    const BYTES: usize = 512;
+    #[inline(always)]
+    unsafe fn sums<D: Ints, const M: usize>(w: *const u8, x: Rows, sums: Rows) -> [D::Wide; M] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut total = [D::zero(); M];
+            // The sums are there for an offset of 8, not of 128.
+            for_rows!(M, t => { total[t] = D::eight_start(sums.row(t).cast::<i32>().read_unaligned().wrapping_mul(16)); });
+            let mut odd = D::zero();
+            for line in 0..8 {
+                let eight = D::eight(w.add(line * 64));
+                if M == 1 && line % 2 == 1 {
+                    odd = D::add_eight::<M>(odd, eight, x.row(0).add(4 * line));
+                } else {
+                    for_rows!(M, t => { total[t] = D::add_eight::<M>(total[t], eight, x.row(t).add(4 * line)); });
+                }
+            }
+            if M == 1 {
+                total[0] = D::add(total[0], odd);
+            }
+            total
+        }
+    }
+}
+
+/// `M` rows of a format with scales in its units.
+///
+/// # Safety
+/// The contract of [`DotArgs`] with `m == M`, and as for [`Ints`].
+#[inline(always)]
+unsafe fn grouped<D: Ints, G: Grouped, const M: usize>(a: &DotArgs) {
+    let unit_bytes = 2 * G::BYTES + 64;
+    let units = a.k as usize / (2 * G::COLUMNS);
+    let units_of_chunk = ACT_GROUP / (2 * G::COLUMNS);
+    let place = I8Row::new(a.k as usize);
+    let x = Rows::new(a.x, a.x_stride as usize);
+    for block in 0..a.blocks as usize {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut w = a.w.add(block * units * unit_bytes);
+            let mut y = [D::L::splat(0.0); M];
+            for first in (0..units).step_by(units_of_chunk) {
+                let mut part = [D::L::splat(0.0); M];
+                for unit in first..units.min(first + units_of_chunk) {
+                    for half in 0..2 {
+                        let column = (2 * unit + half) * G::COLUMNS;
+                        let sums = x.add(place.sums + column / SUM_GROUP * 4);
+                        let sums = G::sums::<D, M>(w.add(half * G::BYTES), x.add(column), sums);
+                        let scales = D::scales(w.add(2 * G::BYTES + half * 32));
+                        for_rows!(M, t => { part[t] = D::L::mul_add(D::float(sums[t]), scales, part[t]); });
+                    }
+                    w = w.add(unit_bytes);
+                }
+                let scales = x.add(place.scales + first / units_of_chunk * 4);
+                for_rows!(M, t => { y[t] = D::L::mul_add(part[t], D::L::splat(scales.row(t).cast::<f32>().read_unaligned()), y[t]); });
+            }
+            let out = a.out.add(block * ROWS);
+            for_rows!(M, t => { D::L::store(out.byte_add(t * a.out_stride as usize), y[t]) });
+        }
+    }
+}
+
+/// Lines of `q8` that are added in as many chains where there is but one row.
+const CHAINS: usize = 4;
+
+/// `M` rows of `q8`.
+///
+/// # Safety
+/// As for [`grouped`].
+#[inline(always)]
+unsafe fn by_row<D: Ints, const M: usize>(a: &DotArgs) {
+    let lines = a.k as usize / 4;
+    let place = I8Row::new(a.k as usize);
+    let x = Rows::new(a.x, a.x_stride as usize);
+    for block in 0..a.blocks as usize {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let w = a.w.add(block * (lines * 64 + 64));
+            let mut y = [D::L::splat(0.0); M];
+            for first in (0..lines).step_by(ACT_GROUP / 4) {
+                let chunk = first / (ACT_GROUP / 4);
+                let offsets = x.add(place.group_sums + chunk * 4);
+                let mut sums = [D::zero(); M];
+                for_rows!(M, t => { sums[t] = D::eight_start(offsets.row(t).cast::<i32>().read_unaligned()); });
+                let mut others = [D::zero(); CHAINS - 1];
+                // A unit is 8 lines.
+                for line in (first..lines.min(first + ACT_GROUP / 4)).step_by(8) {
+                    let x = x.add(4 * line);
+                    for i in 0..8 {
+                        let eight = D::eight(w.add((line + i) * 64));
+                        if M == 1 && i % CHAINS > 0 {
+                            let other = &mut others[i % CHAINS - 1];
+                            *other = D::add_eight::<M>(*other, eight, x.row(0).add(4 * i));
+                        } else {
+                            for_rows!(M, t => { sums[t] = D::add_eight::<M>(sums[t], eight, x.row(t).add(4 * i)); });
+                        }
+                    }
+                }
+                if M == 1 {
+                    sums[0] = others.iter().fold(sums[0], |sum, &other| D::add(sum, other));
+                }
+                let scales = x.add(place.scales + chunk * 4);
+                for_rows!(M, t => {
+                    y[t] = D::L::mul_add(D::float(sums[t]), D::L::splat(scales.row(t).cast::<f32>().read_unaligned()), y[t]);
+                });
+            }
+            let scales = D::L::load(w.add(lines * 64).cast());
+            let out = a.out.add(block * ROWS);
+            for_rows!(M, t => { D::L::store(out.byte_add(t * a.out_stride as usize), D::L::mul(y[t], scales)) });
+        }
+    }
+}
+
+/// A weight format that there is a template for.
+pub(super) trait Format {
+    /// `M` rows.
+    ///
+    /// # Safety
+    /// The contract of [`DotArgs`] with `m == M`, and as for [`Ints`].
+    unsafe fn rows<D: Ints, const M: usize>(a: &DotArgs);
+}
+
+impl<G: Grouped> Format for G {
+    #[inline(always)]
+    unsafe fn rows<D: Ints, const M: usize>(a: &DotArgs) {
+        // SAFETY: the caller's promise.
+        unsafe { grouped::<D, G, M>(a) }
+    }
+}
+
+/// int8 by rows.
+pub(super) struct ByRow;
+
+impl Format for ByRow {
+    #[inline(always)]
+    unsafe fn rows<D: Ints, const M: usize>(a: &DotArgs) {
+        // SAFETY: the caller's promise.
+        unsafe { by_row::<D, M>(a) }
+    }
+}
+
+macro_rules! up_to {
+    ($($(#[$doc:meta])* $name:ident: $($m:literal)*;)*) => { $(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// The contract of [`DotArgs`], and as for [`Ints`].
+        #[inline(always)]
+        pub(super) unsafe fn $name<D: Ints, T: Format>(a: &DotArgs) {
+            let mut rest = *a;
+            $(while rest.m >= $m {
+                // SAFETY: the caller's promise, of which these are some rows.
+                unsafe { T::rows::<D, $m>(&rest) };
+                rest.m -= $m;
+                rest.x = rest.x.wrapping_add($m * rest.x_stride as usize);
+                rest.out = rest.out.wrapping_byte_add($m * rest.out_stride as usize);
+            })*
+        }
+    )* };
+}
+
+up_to! {
+    /// Any number of rows in tiles of up to 4.
+    by_4: 4 3 2 1;
+    /// Any number of rows in tiles of up to 12. Not every number has its own code: the others read the weights twice, from a cache then.
+    by_12: 12 8 6 4 3 2 1;
+}

@@ -1,0 +1,50 @@
+//! What a vector of an instruction set can do with codes, always 16 rows at a time: the words in which `dot` is written. The implementations are in
+//! `avx2`, `avxvnni` and `avx512`.
+
+use crate::kernels::lanes::Lanes;
+
+/// Products of unsigned weight codes and signed activation codes.
+///
+/// # Safety
+/// As for [`Lanes`]. Lines are 64 readable bytes, activations 4.
+pub(super) trait Ints {
+    /// Its vectors of f32.
+    type L: Lanes;
+    /// 16 rows of 4 codes in 0..=15.
+    type Four: Copy;
+    /// 16 rows of 4 codes of 8 bits.
+    type Eight: Copy;
+    /// 16 sums over at most 32 columns of int4, on the way.
+    type Narrow: Copy;
+    /// 16 sums.
+    type Wide: Copy;
+
+    /// No sums.
+    unsafe fn zero() -> Self::Wide;
+    /// `a + b`.
+    unsafe fn add(a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// As f32; they are small enough to be exact.
+    unsafe fn float(sums: Self::Wide) -> <Self::L as Lanes>::F;
+    /// 16 scales in f16.
+    unsafe fn scales(at: *const u8) -> <Self::L as Lanes>::F;
+
+    /// The low and the high halves of a line's bytes.
+    unsafe fn halves(at: *const u8) -> (Self::Four, Self::Four);
+    /// No sums.
+    unsafe fn narrow_zero() -> Self::Narrow;
+    /// Begins the next 32 columns of a group; `offset` points to what the offset of their codes makes up for.
+    unsafe fn open(total: Self::Wide, offset: *const i32) -> Self::Narrow;
+    /// Adds 4 columns; for one of `M` rows.
+    unsafe fn add_four<const M: usize>(sums: Self::Narrow, w: Self::Four, x: *const u8) -> Self::Narrow;
+    /// `a + b`.
+    unsafe fn narrow_add(a: Self::Narrow, b: Self::Narrow) -> Self::Narrow;
+    /// Ends the 32 columns that `open` began with the same `total` and `offset`.
+    unsafe fn close(total: Self::Wide, offset: *const i32, sums: Self::Narrow) -> Self::Wide;
+
+    /// A line.
+    unsafe fn eight(at: *const u8) -> Self::Eight;
+    /// Sums of int8 to add to; `offset` is what the offset of the codes makes up for.
+    unsafe fn eight_start(offset: i32) -> Self::Wide;
+    /// Adds 4 columns; for one of `M` rows.
+    unsafe fn add_eight<const M: usize>(sums: Self::Wide, w: Self::Eight, x: *const u8) -> Self::Wide;
+}
