@@ -101,7 +101,7 @@ impl Runner {
                 break;
             }
         }
-        (0..sequences.len()).for_each(|slot| self.engine.truncate(slot, 0));
+        (0..sequences.len()).for_each(|slot| drop(self.engine.truncate(slot, 0)));
         logits
     }
 
