@@ -70,13 +70,17 @@ fn both_styles_of_rope_keys_are_read() {
 
 #[test]
 fn rope_keys_that_cannot_be_are_named() {
-    refused(&with("rope_scaling", json!({"rope_type": "mystery"})), &["mystery", "rope_scaling.rope_type", "default, linear, dynamic, llama3"]);
+    refused(
+        &with("rope_scaling", json!({"rope_type": "mystery"})),
+        &["mystery", "rope_scaling.rope_type", "default, linear, dynamic, llama3"],
+    );
     refused(&with("rope_scaling", json!({"type": "yarn", "factor": 2})), &["yarn", "rope_scaling.type"]);
     refused(&with("rope_scaling", json!({"type": "linear"})), &["rope_scaling.factor", "nothing"]);
     refused(&with("rope_scaling", json!({"type": "linear", "factor": -1})), &["rope_scaling.factor", "-1"]);
     refused(&with("rope_scaling", json!({"type": "linear", "factor": 0.5})), &["rope_scaling.factor"]);
     refused(&with("rope_scaling", json!("linear")), &["`rope_scaling`", "an object"]);
-    let mut scaling = json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1, "original_max_position_embeddings": 8192});
+    let mut scaling =
+        json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1, "original_max_position_embeddings": 8192});
     refused(&with("rope_scaling", scaling.clone()), &["rope_scaling.high_freq_factor"]);
     scaling.as_object_mut().unwrap().remove("low_freq_factor");
     refused(&with("rope_scaling", scaling), &["rope_scaling.low_freq_factor"]);
@@ -87,7 +91,16 @@ fn rope_keys_that_cannot_be_are_named() {
 
 #[test]
 fn sizes_that_cannot_be_are_named() {
-    for key in ["hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "vocab_size", "max_position_embeddings"] {
+    for key in [
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "intermediate_size",
+        "vocab_size",
+        "max_position_embeddings",
+    ] {
         for value in [json!(0), json!(-1), json!(1.5), json!("8"), json!([8]), json!(true), json!(u64::MAX), json!(1u64 << 40)] {
             refused(&with(key, value), &[&format!("`{key}`")]);
         }
@@ -126,7 +139,10 @@ fn other_wrong_values_are_named() {
 
 #[test]
 fn architectures_that_are_not_compiled_say_what_they_lack() {
-    refused(&with("architectures", json!(["Llama4ForConditionalGeneration"])), &["Llama4ForConditionalGeneration", "experts", "not compiled"]);
+    refused(
+        &with("architectures", json!(["Llama4ForConditionalGeneration"])),
+        &["Llama4ForConditionalGeneration", "experts", "not compiled"],
+    );
     refused(&with("architectures", json!(["MllamaForConditionalGeneration"])), &["Mllama", "vision"]);
     refused(&with("architectures", json!(["GPT2LMHeadModel"])), &["GPT2LMHeadModel", "Llama family"]);
     let mut config = with("architectures", Value::Null);

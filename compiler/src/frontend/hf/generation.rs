@@ -74,7 +74,15 @@ mod tests {
 
     #[test]
     fn values_that_cannot_be_are_refused() {
-        for text in ["[]", "x", r#"{"temperature":-1}"#, r#"{"top_p":1.5}"#, r#"{"top_k":-3}"#, r#"{"eos_token_id":"x"}"#, r#"{"repetition_penalty":0}"#] {
+        for text in [
+            "[]",
+            "x",
+            r#"{"temperature":-1}"#,
+            r#"{"top_p":1.5}"#,
+            r#"{"top_k":-3}"#,
+            r#"{"eos_token_id":"x"}"#,
+            r#"{"repetition_penalty":0}"#,
+        ] {
             assert!(parse_generation(Some(text.as_bytes()), &config()).is_err(), "{text}");
         }
     }

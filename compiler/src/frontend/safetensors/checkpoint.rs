@@ -56,7 +56,11 @@ impl Checkpoint {
         let mut checkpoint = Checkpoint { folder: folder.to_owned(), shards: Vec::new(), tensors: BTreeMap::new(), warnings: Vec::new() };
         if folder.join(SINGLE_FILE).exists() {
             let header = checkpoint.add_shard(folder.join(SINGLE_FILE))?;
-            checkpoint.tensors = header.tensors.into_iter().map(|(name, e)| (name, Location { shard: 0, dtype: e.dtype, shape: e.shape, bytes: e.bytes })).collect();
+            checkpoint.tensors = header
+                .tensors
+                .into_iter()
+                .map(|(name, e)| (name, Location { shard: 0, dtype: e.dtype, shape: e.shape, bytes: e.bytes }))
+                .collect();
             return Ok(checkpoint);
         }
         let index = folder.join(INDEX_FILE);
@@ -169,6 +173,11 @@ impl Source for Checkpoint {
         let tensor = self.tensor(name).ok_or_else(|| format!("no tensor `{name}`"))?;
         tensor.row(row, out).map_err(|e| format!("tensor `{name}`: {e}"))
     }
+
+    fn part(&self, name: &str, row: usize, _: usize, start: usize, out: &mut [f32]) -> std::result::Result<(), String> {
+        let tensor = self.tensor(name).ok_or_else(|| format!("no tensor `{name}`"))?;
+        tensor.part(row, start, out).map_err(|e| format!("tensor `{name}`: {e}"))
+    }
 }
 
 impl<'a> TensorRef<'a> {
@@ -189,7 +198,13 @@ impl<'a> TensorRef<'a> {
         if out.len() != self.columns() {
             return Err(format!("a row has {} elements, {} were asked for", self.columns(), out.len()));
         }
+        self.part(row, 0, out)
+    }
+    /// Elements `start ..` of a row, as many as `out` holds.
+    fn part(&self, row: usize, start: usize, out: &mut [f32]) -> std::result::Result<(), String> {
         let bytes = self.row_bytes(row).ok_or_else(|| format!("row {row} of {}", self.rows()))?;
+        let size = self.dtype.bits as usize / 8;
+        let bytes = bytes.get(start * size..(start + out.len()) * size).ok_or_else(|| format!("element {start} of {}", self.columns()))?;
         match self.dtype.ir {
             Some(dtype) if widen(dtype, bytes, out) => Ok(()),
             _ => Err(format!("{} is not a floating-point type that can be widened", self.dtype.name)),
