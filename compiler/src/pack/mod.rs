@@ -123,7 +123,7 @@ impl Job<'_> {
         let mut at = 0;
         match self.item.kind {
             WeightForm::Vector { rows, n } => self.vector(&order::vector(rows, n), room)?,
-            WeightForm::Matrix { format, rows, cols, n, k } => {
+            WeightForm::Matrix { format, rows, cols, n, k, experts } => {
                 let first = number * self.blocks_per_piece();
                 let blocks = first..(first + self.blocks_per_piece()).min(self.blocks());
                 at = first * self.block_bytes();
@@ -131,7 +131,9 @@ impl Job<'_> {
                 room.out.resize(blocks.len() * self.block_bytes(), 0);
                 let (columns, pack) = (Columns::new(cols, k), packer(&format));
                 for (block, out) in blocks.zip(0..) {
-                    let sources = order::block(rows, n, block);
+                    // Experts follow each other, in the artifact and among the recipe's rows.
+                    let each = self.blocks() / experts;
+                    let sources = order::block(rows, n, block % each).map(|row| row.map(|row| block / each * n + row));
                     self.block(&sources, &columns, &format, pack, room, out * self.block_bytes())?;
                 }
             }
@@ -164,6 +166,15 @@ impl Job<'_> {
         let k = columns.padded().next_multiple_of(format.k_unit);
         room.panel.clear();
         room.panel.resize(ROWS * k, 0.0);
+        // Neighbours are read together: a row of a transposed tensor by itself would cost all of it.
+        if let (Some(first), true) = (sources[0], columns.plain().is_some()) {
+            let count = sources.iter().zip(first..).take_while(|(row, next)| **row == Some(*next)).count();
+            if sources[count..].iter().all(Option::is_none) {
+                self.prepared.band(first, count, &mut room.panel, k).map_err(|e| unreadable(self.item, &e))?;
+                pack(&room.panel, k, &mut room.out[at..][..format.block_bytes(k)]);
+                return Ok(());
+            }
+        }
         room.row.resize(self.prepared.columns(), 0.0);
         for (lane, row) in sources.iter().enumerate() {
             let Some(row) = *row else { continue };

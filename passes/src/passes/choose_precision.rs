@@ -1,6 +1,6 @@
 //! Chooses what is rounded. In f32 nothing is: narrower weights are widened. In bf16 matrices, inputs of products, K and V are rounded;
 //! weights of norms and biases stay as they are stored, because they are few. A table that rows are gathered from is a matrix too,
-//! so that a head tied to it is the same weight.
+//! so that a head tied to it is the same weight. Products that choose experts stay in f32.
 //!
 //! Before:
 //! ```text
@@ -25,8 +25,8 @@ use crate::pipeline::Precision;
 use crate::recipes;
 use crate::registry::{Exactness, Kind, Pass};
 use llamac_ir::dtype::DType;
-use llamac_ir::module::{Func, Module};
-use llamac_ir::op::Stage;
+use llamac_ir::module::{Func, Module, Operand, WeightId};
+use llamac_ir::op::{OpKind, Stage};
 
 /// The pass.
 pub(crate) const PASS: Pass = Pass {
@@ -52,17 +52,27 @@ fn run(module: &mut Module, context: &mut Context) -> Result<(), String> {
 
 /// Casts weights, vectors too if that only widens them, and rounds what products and the cache take in.
 fn choose(func: &mut Func, to: DType) -> Result<(), String> {
-    for weight in &mut func.weights {
-        if weight.ty.dtype.info().real && (to == DType::F32 || weight.ty.shape.len() == 2) {
+    let routers = routers(func);
+    let weighs = |i: &usize| func.body[*i].operands.get(1).copied();
+    let exact: Vec<Operand> = routers.iter().filter_map(weighs).collect();
+    for (i, weight) in func.weights.iter_mut().enumerate() {
+        let to = if exact.contains(&Operand::Weight(WeightId(i as u32))) { DType::F32 } else { to };
+        if weight.ty.dtype.info().real && (to == DType::F32 || weight.ty.shape.len() >= 2) {
             weight.recipe = recipes::cast(to, weight.recipe.clone());
             weight.ty = weight.recipe.ty()?;
         }
     }
-    for inst in &mut func.body {
-        edit::set_word(inst, "act", to.name());
+    for (i, inst) in func.body.iter_mut().enumerate() {
+        edit::set_word(inst, "act", if routers.contains(&i) { DType::F32.name() } else { to.name() });
         edit::set_word(inst, "kv", to.name());
     }
     Ok(())
+}
+
+/// Products whose result chooses experts: a rounded score could choose another one.
+fn routers(func: &Func) -> Vec<usize> {
+    let chooses = func.body.iter().filter(|inst| inst.op == OpKind::TopGates);
+    chooses.filter_map(|inst| edit::def(func, inst.operands[0], OpKind::Linear)).collect()
 }
 
 #[cfg(test)]
@@ -123,6 +133,23 @@ mod tests {
           return %a
         }
         "#);
+    }
+
+    #[test]
+    fn the_router_stays_in_f32_beside_rounded_experts() {
+        let experts = "func @f(%x: f32[s, 8]) {
+  weight @r = \"r\": bf16[3, 8]
+  weight @w = \"w\": f32[3, 8, 8]
+  %scores = linear %x, @r
+  %gates = top_gates %scores, top_k=1
+  %xe = expert_scale %x, %gates
+  %ye = expert_linear %xe, @w
+  %y = expert_sum %ye
+  return %y
+}";
+        let (text, _) = check_with("choose-precision", experts, &Options { precision: Precision::Bf16, ..Options::default() });
+        assert!(text.contains("@r: f32[3, 8] = cast(f32, ") && text.contains("linear %x, @r  "), "{text}");
+        assert!(text.contains("@w: bf16[3, 8, 8] = cast(bf16, ") && text.contains("expert_linear %xe, @w, act=bf16"), "{text}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use super::neon;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
-use super::{generic, rows};
+use super::{generic, moe, rows};
 use crate::abi::{ATTENTION_TILE_ROWS, Kernel, PAGE_TOKENS};
 use crate::artifact::target::{ARCH, has_feature};
 use std::fmt;
@@ -15,7 +15,7 @@ use std::fmt;
 pub struct KernelRow {
     /// `<op>_<weight>_<act>_<m>x<n>_<isa>`; what an op does not have is left out.
     pub name: &'static str,
-    /// `dot`, `attention`, `gather`, `rope_angles` or `yield_now`.
+    /// `dot`, `attention`, `gather`, `rope_angles`, `route` ...
     pub op: &'static str,
     /// Name of the weight format (dot, gather) or of the KV format (attention); empty for the others.
     pub format: &'static str,
@@ -142,6 +142,11 @@ pub static KERNELS: &[KernelRow] = &[
     row!(NEON, "dot", "bf16", "dot_bf16_bf16_1x64_neon", 1, 64, neon::dot_bf16_one),
     row!(NEON, "dot", "bf16", "dot_bf16_bf16_5x4_neon", 5, 4, neon::dot_bf16_many),
     row!(NEON, "attention", "bf16", "attention_bf16_f32_4x64_neon", TILE, PAGE_TOKENS, neon::attention_bf16),
+    row!(GENERIC, "route", "", "route_generic", ANY, 1, moe::route),
+    row!(GENERIC, "moe_group", "", "moe_group_generic", ANY, 1, moe::moe_group),
+    row!(GENERIC, "expert_rows", "", "expert_rows_generic", ANY, 1, moe::expert_rows),
+    row!(GENERIC, "moe_combine", "", "moe_combine_generic", ANY, 1, moe::moe_combine),
+    row!(GENERIC, "attn_temperature", "", "attn_temperature_generic", ANY, 1, moe::attn_temperature),
 ];
 
 /// The kernel of a name, if this CPU can run it.
