@@ -85,6 +85,13 @@ struct Job<'a> {
     progress: &'a (dyn Fn(u64) + Sync),
 }
 
+/// First row and number of rows of a block whose true rows follow each other with nothing but padding behind them.
+fn run(sources: &[Option<usize>; ROWS]) -> Option<(usize, usize)> {
+    let first = sources[0]?;
+    let count = sources.iter().zip(first..).take_while(|(row, next)| **row == Some(*next)).count();
+    sources[count..].iter().all(Option::is_none).then_some((first, count))
+}
+
 /// Buffers of a thread, used again for every piece.
 #[derive(Default)]
 struct Room {
@@ -176,6 +183,11 @@ impl Job<'_> {
             }
         }
         room.row.resize(self.prepared.columns(), 0.0);
+        if let (Some((first, count)), Some(_)) = (run(sources), columns.plain()) {
+            self.prepared.band(first, count, &mut room.panel, k).map_err(|e| unreadable(self.item, &e))?;
+            pack(&room.panel, k, &mut room.out[at..][..format.block_bytes(k)]);
+            return Ok(());
+        }
         for (lane, row) in sources.iter().enumerate() {
             let Some(row) = *row else { continue };
             let to = &mut room.panel[lane * k..][..k];

@@ -29,7 +29,7 @@ fn plan(name: &str) -> (frontend::Model, Planned) {
 fn every_named_model_has_its_published_parameters_and_cache_and_its_page() {
     for (name, parameters, cache) in MODELS {
         let (model, planned) = plan(name);
-        let meta = planned.meta(&model);
+        let meta = planned.meta(&model, None);
         assert_eq!(meta.model.parameters, parameters, "{name}");
         let pages: u64 = meta.plan.kv.iter().map(|k| k.page_bytes).sum();
         assert_eq!(pages, cache * PAGE_TOKENS as u64, "{name}");
