@@ -7,6 +7,7 @@ mod eval;
 mod explain;
 mod inspect;
 mod logits;
+mod machine;
 mod opt;
 mod output;
 mod plan;

@@ -45,6 +45,8 @@ pub(super) struct FuncLower<'a, 'm> {
     pub(super) copies: Vec<(CopyKey, BufferId)>,
     /// Buffers of the region that is being formed: nothing in it may read them.
     pub(super) pending: Vec<BufferId>,
+    /// For the results of `route`: the list of places.
+    pub(super) lists: Vec<(ValueId, BufferId)>,
     cache: Option<(Cache, usize)>,
 }
 
@@ -90,6 +92,7 @@ impl<'a, 'm> FuncLower<'a, 'm> {
             regions: Vec::new(),
             copies: Vec::new(),
             pending: Vec::new(),
+            lists: Vec::new(),
             cache: None,
         })
     }
@@ -112,6 +115,9 @@ impl<'a, 'm> FuncLower<'a, 'm> {
             | OpKind::UnitLinear
             | OpKind::NormLinearSwiGlu
             | OpKind::UnitLinearSwiGlu => return self.dot(at),
+            OpKind::Route => return self.route(inst),
+            OpKind::MoeLinearSwiGlu => return self.moe_linear_swiglu(inst),
+            OpKind::MoeLinearAdd => return self.moe_linear_add(inst),
             OpKind::Layers => return self.layers(inst),
             OpKind::Attention => return self.attention(inst),
             OpKind::GatherRows => return self.gather_rows(inst),
@@ -134,6 +140,13 @@ impl<'a, 'm> FuncLower<'a, 'm> {
                 let out = self.result_buffer(result, Elem::F32)?;
                 self.region(result, Body::RopeAngles { inv_freq, out })
             }
+            OpKind::AttnTemperature => {
+                let set = self.rows(result)?;
+                self.expect_index(inst.operands[0], Index::Pos, set)?;
+                let out = self.result_buffer(result, Elem::F32)?;
+                let (floor_scale, attn_scale) = (inst.float("floor_scale"), inst.float("attn_scale"));
+                self.region(result, Body::AttnTemperature { floor_scale, attn_scale, out })
+            }
             OpKind::RmsNorm | OpKind::RmsUnit => {
                 let x = self.value_operand(inst, 0)?;
                 let gamma = if inst.op == OpKind::RmsNorm { Some(self.weight_operand(inst, 1)?) } else { None };
@@ -151,7 +164,7 @@ impl<'a, 'm> FuncLower<'a, 'm> {
                 self.region(result, Body::RopeHalf { x, angles, heads, head_dim, out })
             }
             OpKind::SliceCols => self.slice(inst),
-            OpKind::Rope | OpKind::Silu | OpKind::Add | OpKind::Mul | OpKind::SwiGlu => {
+            OpKind::Rope | OpKind::Silu | OpKind::Add | OpKind::Mul | OpKind::SwiGlu | OpKind::RowScale => {
                 let expr = self.elementwise(inst, None)?;
                 let blocks = self.layout(result).padded(self.width(result)?) / 16;
                 let segment = self.segment(at, result, expr, 0, blocks, 1)?;
@@ -181,6 +194,7 @@ impl<'a, 'm> FuncLower<'a, 'm> {
             OpKind::Add => Expr::Add(operand(self, 0)?, operand(self, 1)?),
             OpKind::Mul => Expr::Mul(operand(self, 0)?, operand(self, 1)?),
             OpKind::Silu => Expr::Silu(operand(self, 0)?),
+            OpKind::RowScale => Expr::Mul(operand(self, 0)?, Box::new(Expr::Row(self.view_operand(inst, 1)?))),
             OpKind::SwiGlu => Expr::Mul(Box::new(Expr::Silu(operand(self, 0)?)), operand(self, 1)?),
             _ => Expr::Rope { x: operand(self, 0)?, angles: self.view_operand(inst, 1)?, head_dim: pad(inst.int("head_dim")) },
         })
@@ -352,7 +366,13 @@ impl<'a, 'm> FuncLower<'a, 'm> {
         }
         let (width, layout) = (self.width(v)?, self.layout(v));
         let wanted = self.b.buffer("logits", 1, width, layout, Elem::F32, Role::Logits);
-        self.regions.push(Region { name: "logits".to_owned(), rows: 1, barrier: true, body: Body::RowGather { x: out, out: wanted } });
+        self.regions.push(Region {
+            name: "logits".to_owned(),
+            rows: 1,
+            times: 1,
+            barrier: true,
+            body: Body::RowGather { x: out, out: wanted },
+        });
         Ok(wanted)
     }
 
@@ -390,7 +410,8 @@ impl<'a, 'm> FuncLower<'a, 'm> {
             Body::RowGather { .. } => 1,
             _ => self.rows(value)?,
         };
-        self.regions.push(Region { name, rows, barrier: true, body });
+        let times = if matches!(body, Body::ExpertDot { .. }) { self.times(value) } else { 1 };
+        self.regions.push(Region { name, rows, times, barrier: true, body });
         self.pending.clear();
         Ok(())
     }
@@ -463,11 +484,18 @@ impl<'a, 'm> FuncLower<'a, 'm> {
         Err(LowerError::at(&self.func.name, format!("{name} is not the {what:?} of row set {set}")))
     }
 
+    /// Rows of a value for each row of its set: the length of the axis between rows and features.
+    pub(super) fn times(&self, value: ValueId) -> usize {
+        let shape = &self.func.values[value.0 as usize].ty.shape;
+        if let [_, middle, _] = &shape[..] { middle.value().unwrap_or(1) } else { 1 }
+    }
+
     /// A new buffer that holds the value.
     pub(super) fn result_buffer(&mut self, value: ValueId, elem: Elem) -> Result<BufferId, LowerError> {
         let (rows, width, layout) = (self.rows(value)?, self.width(value)?, self.layout(value));
         let name = self.func.values[value.0 as usize].name.clone();
         let out = self.b.buffer(&name, rows, width, layout, elem, Role::Scratch);
+        self.b.program.buffers[out.0 as usize].times = self.times(value);
         self.locs[value.0 as usize] = Some(Loc::View(View { buffer: out, col: 0 }));
         Ok(out)
     }
@@ -477,10 +505,12 @@ impl<'a, 'm> FuncLower<'a, 'm> {
         let (rows, width, layout) = (self.rows(value)?, self.width(value)?, self.layout(value));
         let name = format!("{}.{}", self.func.values[value.0 as usize].name, elem.name());
         let out = self.b.buffer(&name, rows, width, layout, elem, Role::Scratch);
+        let times = self.b.program.buffer(from.buffer).times;
+        self.b.program.buffers[out.0 as usize].times = times;
         let load = Expr::Load(from);
         let expr = if round { Expr::Round(Box::new(load)) } else { load };
         let segment = Segment { first: 0, blocks: layout.padded(width) / 16, lanes: 1, expr, sink: Sink::Store(out) };
-        self.regions.push(Region { name, rows, barrier: true, body: Body::Map { segments: vec![segment] } });
+        self.regions.push(Region { name, rows, times, barrier: true, body: Body::Map { segments: vec![segment] } });
         Ok(out)
     }
 
@@ -503,5 +533,5 @@ impl<'a, 'm> FuncLower<'a, 'm> {
 fn copy_region(name: &str, program: &Program, from: View, to: BufferId) -> Region {
     let buffer = program.buffer(to);
     let segment = Segment { first: 0, blocks: buffer.padded() / 16, lanes: 1, expr: Expr::Load(from), sink: Sink::Store(to) };
-    Region { name: format!("{name}.out"), rows: buffer.rows, barrier: true, body: Body::Map { segments: vec![segment] } }
+    Region { name: format!("{name}.out"), rows: buffer.rows, times: 1, barrier: true, body: Body::Map { segments: vec![segment] } }
 }
