@@ -7,9 +7,6 @@ use crate::format::{ACT_GROUP, I8Row, SUM_GROUP};
 use crate::kernels::lanes::Lanes;
 use crate::kernels::tile::for_rows;
 
-/// The f32 vectors of an [`Ints`].
-type F<D> = <<D as Ints>::L as Lanes>::F;
-
 /// A place in each of up to 12 rows. Every third row has a pointer, the two behind it are one and two strides away: few registers hold
 /// them all.
 #[derive(Clone, Copy)]

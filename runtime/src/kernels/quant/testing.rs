@@ -13,7 +13,6 @@ pub(super) struct Case {
     pub(super) format: &'static WeightFormat,
     /// Columns, a multiple of the format's unit.
     pub(super) k: usize,
-    pub(super) blocks: usize,
     pub(super) w: Vec<u8>,
     /// What the codes of the weights stand for.
     pub(super) w_values: Vec<f32>,
@@ -69,7 +68,7 @@ impl Case {
             x_values.iter_mut().for_each(|x| *x = x.signum());
         }
         let x = quantize(round::generic, &x_values, m, k, x_stride);
-        Case { format, k, blocks, w, w_values, x, x_stride }
+        Case { format, k, w, w_values, x, x_stride }
     }
 
     /// Rows `first .. first + m` of the activations and blocks from `block` on.
