@@ -37,7 +37,9 @@ impl Against {
         self.logits.clear();
         let batch = [SeqInput { slot: 0, tokens, logits: Want::All }];
         let all = &mut self.logits;
-        self.engine.step_each(&batch, |_, _, logits| all.extend_from_slice(logits)).map_err(|e| super::run::engine_error(&self.path, &e))?;
+        self.engine
+            .step_each(&batch, |_, _, logits| all.extend_from_slice(logits))
+            .map_err(|e| super::run::engine_error(&self.path, &e))?;
         self.engine.truncate(0, 0);
         Ok(())
     }
