@@ -6,6 +6,7 @@ mod compile;
 mod eval;
 mod explain;
 mod inspect;
+mod kl;
 mod logits;
 mod machine;
 mod opt;

@@ -150,7 +150,7 @@ fn attributes_that_do_not_fit_are_named() {
     refused(OpKind::Attention, &q, &heads(i64::MAX, 1, i64::MAX), "smaller");
     refused(OpKind::NormLinearSwiGlu, &[x(), vector(8), matrix(5, 8)], &[eps(0.0)], "gate over up");
     let found = infer(OpKind::Linear, &[x(), matrix(6, 8)], &[int(1)]).unwrap_err();
-    assert_eq!(found, "`linear`: attribute `act`: found 1, expected one of f32, bf16");
+    assert_eq!(found, "`linear`: attribute `act`: found 1, expected one of f32, bf16, i8");
     assert!(infer(OpKind::Linear, &[x(), matrix(6, 8)], &[]).unwrap_err().contains("number of attributes: found 0"));
 }
 
