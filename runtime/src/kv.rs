@@ -172,7 +172,7 @@ impl Group {
 
     /// Whether the keys that position `length` would see are no longer there.
     fn has_lost(&self, slot: usize, length: usize) -> bool {
-        self.chunk > 0 && length % self.chunk > 0 && length / self.chunk != self.held[slot]
+        self.chunk > 0 && !length.is_multiple_of(self.chunk) && length / self.chunk != self.held[slot]
     }
 
     fn grow(&mut self, slot: usize, pages: usize) {
