@@ -8,7 +8,7 @@ use llamac_ir::op::OpKind;
 use llamac_ir::recipe::Source;
 use llamac_runtime::artifact::check::{CheckHead, CheckVectors};
 
-/// Up to this many weights every layer is evaluated; larger models check the first and the last layer, which costs about as much
+/// Up to this many weights every layer is evaluated; larger models check the first layer of each kind and the last, which costs about as much
 /// time as copying a twentieth of the weights.
 const WHOLE_MODEL: u64 = 50_000_000;
 
@@ -54,21 +54,16 @@ pub(crate) fn vectors(module: &Module, source: &dyn Source, parameters: u64, voc
     Ok(CheckVectors { head, logits })
 }
 
-/// Cuts the calls of layers down to the first and the last; returns their places in the schedule.
+/// Cuts the calls of layers down to the first of each kind and the last; returns their places in the schedule.
 fn keep_first_and_last(module: &mut Module) -> Vec<usize> {
-    let mut last = 0;
+    let mut kept = Vec::new();
     for func in &mut module.funcs {
         for inst in func.body.iter_mut().filter(|i| i.op == OpKind::Layers) {
             let all: Vec<(String, usize)> =
                 inst.calls.iter().flat_map(|run| (0..run.count).map(|i| (run.func.clone(), run.first + i))).collect();
-            last = all.len().saturating_sub(1);
-            let ends = if last == 0 { vec![0] } else { vec![0, last] };
-            inst.calls = ends
-                .iter()
-                .filter_map(|&i| all.get(i))
-                .map(|(func, layer)| LayerRun { func: func.clone(), first: *layer, count: 1 })
-                .collect();
+            kept = (0..all.len()).filter(|&i| i + 1 == all.len() || all[..i].iter().all(|a| a.0 != all[i].0)).collect();
+            inst.calls = kept.iter().map(|&i| LayerRun { func: all[i].0.clone(), first: all[i].1, count: 1 }).collect();
         }
     }
-    if last == 0 { vec![0] } else { vec![0, last] }
+    if kept.is_empty() { vec![0] } else { kept }
 }

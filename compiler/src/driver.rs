@@ -172,7 +172,7 @@ impl Planned {
             },
             model: ModelMeta {
                 name: model.name.clone(),
-                architecture: frontend::hf::config::ARCHITECTURE.to_owned(),
+                architecture: model.config.architecture.name.to_owned(),
                 layers: model.config.layers,
                 vocab: model.config.vocab,
                 max_context: self.program.limits.max_context,

@@ -72,6 +72,14 @@ impl FuncBuilder {
         results.first().copied().ok_or_else(|| format!("`{}` has no result", op.name()))
     }
 
+    /// Adds an instruction with any number of results; those behind the first are called `name.1` and so on.
+    ///
+    /// # Errors
+    /// As [`FuncBuilder::op`], but for the last.
+    pub fn ops(&mut self, op: OpKind, name: &str, operands: &[Operand], attrs: &[(&str, Attr)]) -> Result<Vec<ValueId>> {
+        self.push(op, name, operands, attrs)
+    }
+
     /// Adds an instruction without a result.
     ///
     /// # Errors

@@ -148,6 +148,19 @@ ops! {
     SliceCols "slice_cols" ("x") {start: Int(None), len: Int(None)} -> 1, Pure, Imported;
     /// `out[i] = x[rows[i]]` along the first axis. `rows: i32[r]`.
     GatherRows "gather_rows" ("x", "rows") {} -> 1, Pure, Imported;
+    /// Gates of a mixture of experts: `sigmoid(scores)` of the `top_k` largest scores of a row (ties: the lowest index), 0 elsewhere.
+    /// `scores: f32[s, E]` gives `f32[s, E]`.
+    TopGates "top_gates" ("scores") {top_k: Int(None)} -> 1, Pure, Imported;
+    /// The input of every expert: `out[t][e] = gates[t][e] * x[t]`. `x: f32[s, H]`, `gates: f32[s, E]` gives `f32[s, E, H]`.
+    ExpertScale "expert_scale" ("x", "gates") {} -> 1, Pure, Imported;
+    /// A product for each expert: `out[t][e][o] = sum_k w[e][o][k] * round(x[t][e][k], act)`. `x: f32[s, E, K]`, `w: T[E, O, K]` gives `f32[s, E, O]`.
+    ExpertLinear "expert_linear" ("x", "w") {act: ACT} -> 1, Pure, Imported;
+    /// Sum over experts in ascending order: `f32[s, E, O]` gives `f32[s, O]`.
+    ExpertSum "expert_sum" ("x") {} -> 1, Pure, Imported;
+    /// Each row times a factor of its own. `x: f32[s, N]`, `factor: f32[s, 1]` gives `f32[s, N]`.
+    RowScale "row_scale" ("x", "factor") {} -> 1, Pure, Imported;
+    /// Temperature of queries by position: `1 + attn_scale * ln(1 + floor((pos + 1) / floor_scale))`. `pos: i32[s]` gives `f32[s, 1]`.
+    AttnTemperature "attn_temperature" ("pos") {floor_scale: Float(None), attn_scale: Float(None)} -> 1, Pure, Imported;
     /// Calls layer functions one after the other; the first operand is carried through (result of one call is the first operand of
     /// the next), the others are passed to each. The calls are in [`crate::module::Inst::calls`].
     Layers "layers" ("x", "args*") {} -> 1, Ordered, Imported;
@@ -165,6 +178,15 @@ ops! {
     LinearAdd "linear_add" ("x", "w", "residual", "bias?") {act: ACT} -> 1, Pure, Fused;
     /// `kv_write(rope(k, angles), v, pos, seq)`, interleaved pairs.
     RopeKvWrite "rope_kv_write" ("k", "v", "angles", "pos", "seq") {head_dim: Int(None), kv: KV} -> 0, Ordered, Fused;
+    /// The experts of each row in ascending order and their gates: what `top_gates` has where it is not 0. `scores: f32[s, E]` gives
+    /// `i32[s, k]` and `f32[s, k]`.
+    Route "route" ("scores") {top_k: Int(None)} -> 2, Pure, Fused;
+    /// Gate and up of the experts of each row: `swiglu` of the two halves of `w[ids[t][j]] * round(gates[t][j] * x[t], act)`. `x: f32[s, H]`,
+    /// `ids: i32[s, k]`, `gates: f32[s, k]`, `w: T[E, 2F, H]` gives `f32[s, k, F]`.
+    MoeLinearSwiGlu "moe_linear_swiglu" ("x", "ids", "gates", "w") {act: ACT} -> 1, Pure, Fused;
+    /// `residual[t] + sum_j w[ids[t][j]] * round(h[t][j], act)`, `j` ascending. `h: f32[s, k, F]`, `ids: i32[s, k]`, `w: T[E, H, F]`,
+    /// `residual: f32[s, H]` gives `f32[s, H]`.
+    MoeLinearAdd "moe_linear_add" ("h", "ids", "w", "residual") {act: ACT} -> 1, Pure, Fused;
 }
 
 impl OpKind {

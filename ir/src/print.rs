@@ -100,6 +100,11 @@ impl Display for Recipe {
                 list(f, parts, |f, p| write!(f, "{p}"))?;
                 f.write_str(")")
             }
+            Recipe::Stack(parts) => {
+                f.write_str("stack(")?;
+                list(f, parts, |f, p| write!(f, "{p}"))?;
+                f.write_str(")")
+            }
             Recipe::Transpose(of) => write!(f, "transpose({of})"),
             Recipe::PermuteRope(head, of) => write!(f, "permute_rope({head}, {of})"),
             Recipe::ScaleColumns(of, by) => write!(f, "scale_columns({of}, {by})"),

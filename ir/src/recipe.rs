@@ -1,6 +1,7 @@
 //! Weight recipes: how a weight is made from named source tensors. Evaluated once, row by row, when the artifact is written,
 //! so weight-side algebra costs nothing at run time. No file is read here: rows come through [`Source`].
 
+mod band;
 mod prepared;
 mod ty;
 
@@ -31,7 +32,9 @@ pub enum Recipe {
     Cast(DType, Box<Recipe>),
     /// Rows of the parts one after the other (axis 0).
     Concat(Vec<Recipe>),
-    /// `[a, b]` to `[b, a]`.
+    /// Parts of one type as a new first axis: `[n, k]`, `e` times, to `[e, n, k]`.
+    Stack(Vec<Recipe>),
+    /// The last two axes exchanged: `[.., a, b]` to `[.., b, a]`.
     Transpose(Box<Recipe>),
     /// Rows of each head of this size from half-split to interleaved rotary order: row `i + b*d/2` goes to row `2i + b`.
     PermuteRope(usize, Box<Recipe>),
@@ -45,6 +48,16 @@ pub enum Recipe {
 pub trait Source: Sync {
     /// Writes row `row` (last axis) of the tensor as f32; a vector has one row. Tensors of three and more axes are seen as `[product, last]`.
     fn row(&self, name: &str, row: usize, out: &mut [f32]) -> Result<(), String>;
+
+    /// Writes elements `start .. start + out.len()` of a row of `columns` elements. Sources that can read less than a row should: transposed
+    /// weights are read by it.
+    fn part(&self, name: &str, row: usize, columns: usize, start: usize, out: &mut [f32]) -> Result<(), String> {
+        let mut whole = vec![0.0; columns];
+        self.row(name, row, &mut whole)?;
+        let part = whole.get(start..start.saturating_add(out.len())).ok_or_else(|| format!("`{name}`: no elements from {start} on"))?;
+        out.copy_from_slice(part);
+        Ok(())
+    }
 }
 
 /// What stands for the number of the layer in source names.
@@ -57,7 +70,7 @@ impl Recipe {
             Recipe::Source { name, .. } => visit(name),
             Recipe::Literal { .. } => {}
             Recipe::Cast(_, of) | Recipe::Transpose(of) | Recipe::PermuteRope(_, of) => of.sources(visit),
-            Recipe::Concat(parts) => parts.iter().for_each(|p| p.sources(visit)),
+            Recipe::Concat(parts) | Recipe::Stack(parts) => parts.iter().for_each(|p| p.sources(visit)),
             Recipe::ScaleColumns(of, by) | Recipe::ScaleRows(of, by) => {
                 of.sources(visit);
                 by.sources(visit);
@@ -73,6 +86,7 @@ impl Recipe {
             Recipe::Literal { .. } => self.clone(),
             Recipe::Cast(dtype, of) => Recipe::Cast(*dtype, boxed(of)),
             Recipe::Concat(parts) => Recipe::Concat(parts.iter().map(|p| p.for_layer(layer)).collect()),
+            Recipe::Stack(parts) => Recipe::Stack(parts.iter().map(|p| p.for_layer(layer)).collect()),
             Recipe::Transpose(of) => Recipe::Transpose(boxed(of)),
             Recipe::PermuteRope(head, of) => Recipe::PermuteRope(*head, boxed(of)),
             Recipe::ScaleColumns(of, by) => Recipe::ScaleColumns(boxed(of), boxed(by)),

@@ -79,7 +79,15 @@ pub fn regions(op: OpKind) -> usize {
         | OpKind::Mul
         | OpKind::GatherRows
         | OpKind::SwiGlu
+        | OpKind::TopGates
+        | OpKind::ExpertScale
+        | OpKind::ExpertLinear
+        | OpKind::ExpertSum
+        | OpKind::RowScale
+        | OpKind::AttnTemperature
         | OpKind::LinearAdd => 1,
+        OpKind::Route | OpKind::MoeLinearAdd => 2,
+        OpKind::MoeLinearSwiGlu => 2,
     }
 }
 
@@ -94,7 +102,7 @@ impl Machine {
         for ty in operands {
             match ty.sizes() {
                 Some(_) if op == OpKind::Embed => memory += bytes(ty, n) * n as f64 / elements_along(ty),
-                Some(_) => memory += bytes(ty, n),
+                Some(_) => memory += bytes(ty, n) * experts_read(op, n, operands, ty),
                 None => cache += bytes(ty, n),
             }
         }
@@ -104,9 +112,16 @@ impl Machine {
         let act = word("act");
         if act.is_some() {
             let rows = operands.first().map_or(0.0, |x| elements(x, n) / elements_of_row(x));
-            macs = rows * operands.iter().filter(|ty| ty.sizes().is_some_and(|s| s.len() == 2)).map(|ty| elements(ty, n)).sum::<f64>();
+            let chosen =
+                operands.get(1).filter(|_| matches!(op, OpKind::MoeLinearSwiGlu | OpKind::MoeLinearAdd)).map(|ids| elements(ids, n));
+            macs = chosen.unwrap_or(0.0) * operands.iter().filter_map(|ty| expert_elements(ty)).sum::<f64>();
+            if op == OpKind::ExpertLinear {
+                macs = elements(operands[0], n) / elements_of_row(operands[0])
+                    * operands.iter().filter_map(|ty| expert_elements(ty)).sum::<f64>();
+            }
+            macs += rows * operands.iter().filter(|ty| ty.sizes().is_some_and(|s| s.len() == 2)).map(|ty| elements(ty, n)).sum::<f64>();
         }
-        if regions(op) == 2 {
+        if regions(op) == 2 && act.is_some() {
             // The normed copy is written once and read once, in the format of the product.
             let width = act.map_or(4.0, |a| element_bytes(a, 1));
             cache += 2.0 * width * operands.first().map_or(0.0, |x| elements(x, n));
@@ -175,6 +190,22 @@ pub fn calls(module: &Module) -> Vec<(String, usize)> {
     out
 }
 
+/// The part of a weight with experts that is read at `n` new tokens: no more experts than are chosen.
+fn experts_read(op: OpKind, n: usize, operands: &[&Type], weight: &Type) -> f64 {
+    match (op, operands.get(1), &weight.shape[..]) {
+        (OpKind::MoeLinearSwiGlu | OpKind::MoeLinearAdd, Some(ids), [_, _, _]) => (elements(ids, n) / elements_along(weight)).min(1.0),
+        _ => 1.0,
+    }
+}
+
+/// Elements of one expert's matrix.
+fn expert_elements(ty: &Type) -> Option<f64> {
+    match ty.sizes()?[..] {
+        [_, rows, columns] => Some(rows as f64 * columns as f64),
+        _ => None,
+    }
+}
+
 fn attribute<'a>(op: OpKind, attrs: &'a [Attr], name: &str) -> Option<&'a Attr> {
     attrs.get(op.info().attrs.iter().position(|(n, _)| *n == name)?)
 }
@@ -224,6 +255,16 @@ mod tests {
         let macs = 512.0 * 4096.0 * 2048.0 / 234.0;
         assert!((linear(DType::Bf16, 512) - macs - 70.0).abs() < 1.0);
         assert_eq!(linear(DType::Bf16, 512), linear(DType::Q4G32, 512));
+    }
+
+    #[test]
+    fn experts_cost_those_that_are_chosen() {
+        let (x, ids, w) = (act(512), Type::new(DType::I32, [Dim::sym("s"), 1usize.into()]), Type::fixed(DType::Bf16, &[16, 4096, 512]));
+        let gates = act(1);
+        let attrs = fill_attrs(OpKind::MoeLinearSwiGlu, &[("act", Attr::Word("bf16".into()))]).unwrap();
+        let ns = |n| Machine::default().op_ns(n, OpKind::MoeLinearSwiGlu, &attrs, &[&x, &ids, &gates, &w], &[&act(2048)]);
+        let one = 4096.0 * 512.0 * 2.0 / 57.0;
+        assert!((ns(1) - one).abs() < 500.0 && ns(4) > 3.9 * one && ns(32) < 17.0 * one, "{} {} {}", ns(1), ns(4), ns(32));
     }
 
     #[test]

@@ -90,6 +90,7 @@ pub fn run_observed(module: &mut Module, options: &Options, observer: &mut dyn F
     run.pass("push-down-rows")?;
     let fusing = ["fuse-norm-linear", "fuse-swiglu", "fuse-residual"];
     run.rewrites(&[&["swap-gather-norm", "fold-norm", "merge-qkv", "merge-gate-up"][..], &fusing].concat())?;
+    run.pass("batch-experts")?;
     run.pass("fuse-rope-kv-write")?;
     // From here on: fused ops.
     run.reach(Stage::Fused)?;

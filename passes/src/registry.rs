@@ -64,6 +64,7 @@ pub const PASSES: &[&Pass] = &[
     &fuse_norm_linear::PASS,
     &fuse_swiglu::PASS,
     &fuse_residual::PASS,
+    &batch_experts::PASS,
     &fuse_rope_kv_write::PASS,
 ];
 

@@ -232,6 +232,129 @@ pub struct RopeAnglesArgs {
     pub out_stride: u64,
 }
 
+/// The `top_k` largest scores of each row, in ascending order of their index (of equal ones the lowest index), and their sigmoid.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct RouteArgs {
+    /// f32 rows of `experts`.
+    pub scores: *const f32,
+    /// Bytes from one row of `scores` to the next.
+    pub scores_stride: u64,
+    /// Rows.
+    pub m: u64,
+    /// Scores in a row.
+    pub experts: u64,
+    /// Experts of a row.
+    pub top_k: u64,
+    /// Rows of `top_k` indices.
+    pub ids: *mut i32,
+    /// Bytes from one row of `ids` to the next.
+    pub ids_stride: u64,
+    /// f32 rows of `top_k` gates.
+    pub gates: *mut f32,
+    /// Bytes from one row of `gates` to the next.
+    pub gates_stride: u64,
+}
+
+/// Groups the pairs (row `t`, choice `j`) by expert. The list is `i32`: `experts + 1` first places, padded to a multiple of 16; then for each
+/// place the number `t * top_k + j` of its pair, pairs of an expert in ascending order; then for each pair its place.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct GroupArgs {
+    /// Rows of `top_k` indices.
+    pub ids: *const i32,
+    /// Bytes from one row of `ids` to the next.
+    pub ids_stride: u64,
+    /// Rows.
+    pub m: u64,
+    /// Experts.
+    pub experts: u64,
+    /// Experts of a row.
+    pub top_k: u64,
+    /// The list.
+    pub list: *mut i32,
+}
+
+/// Inputs of experts: row `p` of `out` is `gate * x` of the pair at place `first + p` of the list.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct ExpertRowsArgs {
+    /// f32 rows.
+    pub x: *const f32,
+    /// Bytes from one row of `x` to the next.
+    pub x_stride: u64,
+    /// f32 rows of `top_k` gates.
+    pub gates: *const f32,
+    /// Bytes from one row of `gates` to the next.
+    pub gates_stride: u64,
+    /// See [`GroupArgs`].
+    pub list: *const i32,
+    /// Experts.
+    pub experts: u64,
+    /// Experts of a row.
+    pub top_k: u64,
+    /// First place.
+    pub first: u64,
+    /// Places.
+    pub m: u64,
+    /// Padded columns.
+    pub width: u64,
+    /// f32 rows.
+    pub out: *mut f32,
+    /// Bytes from one row of `out` to the next.
+    pub out_stride: u64,
+}
+
+/// `out[t] = residual[t] + sum_j rows[place of (t, j)]`, `j` ascending, for rows `first .. first + m`; `out` may be `residual`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct CombineArgs {
+    /// f32 rows in the order of places.
+    pub rows: *const f32,
+    /// Bytes from one row of `rows` to the next.
+    pub rows_stride: u64,
+    /// See [`GroupArgs`].
+    pub list: *const i32,
+    /// Experts.
+    pub experts: u64,
+    /// Experts of a row.
+    pub top_k: u64,
+    /// Rows of all threads together.
+    pub all: u64,
+    /// First row.
+    pub first: u64,
+    /// Rows.
+    pub m: u64,
+    /// Padded columns.
+    pub width: u64,
+    /// Row `first` of the f32 residual.
+    pub residual: *const f32,
+    /// Bytes from one row of `residual` to the next.
+    pub residual_stride: u64,
+    /// Row `first` of the result.
+    pub out: *mut f32,
+    /// Bytes from one row of `out` to the next.
+    pub out_stride: u64,
+}
+
+/// `1 + attn_scale * ln(1 + floor((pos + 1) / floor_scale))` of each position, sixteen times in a row.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct AttnTemperatureArgs {
+    /// Positions, `u32[m]`.
+    pub pos: *const u32,
+    /// Rows.
+    pub m: u64,
+    /// Positions from one step of the temperature to the next.
+    pub floor_scale: f64,
+    /// Factor on the logarithm.
+    pub attn_scale: f64,
+    /// f32 rows of 16.
+    pub out: *mut f32,
+    /// Bytes from one row of `out` to the next.
+    pub out_stride: u64,
+}
+
 /// Rounds f32 rows to rows of [`crate::format::Act::I8`], or some groups of 256 columns of them.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]

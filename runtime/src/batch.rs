@@ -58,9 +58,9 @@ pub(crate) struct Piece {
     pub(crate) to: usize,
 }
 
-/// Cuts a batch into steps of at most `max_step` tokens and `max_rows` wanted rows, in order. As a row's result depends on its
-/// sequence alone, the cuts do not show in it.
-pub(crate) fn chunks(batch: &[SeqInput<'_>], max_step: usize, max_rows: usize) -> Vec<Vec<Piece>> {
+/// Cuts a batch into steps of at most `max_step` tokens and `max_rows` wanted rows, in order; a sequence does not cross the edge of an
+/// attention chunk within a step. As a row's result depends on its sequence alone, the cuts do not show in it.
+pub(crate) fn chunks(batch: &[SeqInput<'_>], max_step: usize, max_rows: usize, kv: &KvCache) -> Vec<Vec<Piece>> {
     let mut chunks = Vec::new();
     let (mut chunk, mut tokens, mut rows) = (Vec::new(), 0, 0);
     for (i, input) in batch.iter().enumerate() {
@@ -68,7 +68,8 @@ pub(crate) fn chunks(batch: &[SeqInput<'_>], max_step: usize, max_rows: usize) -
         let mut from = 0;
         while from < length {
             // Up to the first row that no longer fits.
-            let to = length.min(from + max_step - tokens).min(first_wanted.max(from) + max_rows - rows);
+            let edge = kv.until_edge(kv.len(input.slot) + from);
+            let to = length.min(from + edge.min(max_step - tokens)).min(first_wanted.max(from) + max_rows - rows);
             if to > from {
                 tokens += to - from;
                 rows += to - to.min(first_wanted.max(from));
@@ -177,12 +178,13 @@ mod tests {
 
     #[test]
     fn chunks_cover_every_token_once_and_fit_the_buffers() {
+        let kv = KvCache::new(&[], 3, 100).expect("cache");
         let ids: Vec<u32> = (0..40).collect();
         for (max_step, max_rows) in [(1, 1), (3, 2), (8, 1), (7, 7), (100, 3), (100, 100)] {
             for wants in [[Want::None, Want::Last, Want::All], [Want::Last; 3], [Want::All; 3], [Want::None; 3]] {
                 let batch = [input(0, &ids[..17], wants[0]), input(2, &ids[..1], wants[1]), input(1, &ids, wants[2])];
                 let mut next = [0; 3];
-                for chunk in chunks(&batch, max_step, max_rows) {
+                for chunk in chunks(&batch, max_step, max_rows, &kv) {
                     let tokens: usize = chunk.iter().map(|p| p.to - p.from).sum();
                     let rows: usize = chunk.iter().map(|p| p.to - p.to.min(batch[p.input].first_wanted().max(p.from))).sum();
                     assert!(tokens <= max_step && rows <= max_rows && tokens > 0, "{chunk:?}");
@@ -194,7 +196,19 @@ mod tests {
                 assert_eq!(next, [17, 1, 40]);
             }
         }
-        assert!(chunks(&[], 1, 1).is_empty());
+        assert!(chunks(&[], 1, 1, &kv).is_empty());
+    }
+
+    #[test]
+    fn no_step_takes_a_sequence_over_the_edge_of_an_attention_chunk() {
+        let meta = KvMeta { layers: 1, format: "f32".to_owned(), kv_heads: 1, head_dim: 16, page_bytes: 8192, chunk: 10 };
+        let mut kv = KvCache::new(&[meta], 2, 100).expect("cache");
+        kv.extend(1, 7);
+        let ids: Vec<u32> = (0..25).collect();
+        let batch = [input(1, &ids[..4], Want::Last), input(0, &ids, Want::Last)];
+        let cut: Vec<Vec<(usize, usize)>> =
+            chunks(&batch, 100, 100, &kv).iter().map(|c| c.iter().map(|p| (p.from, p.to)).collect()).collect();
+        assert_eq!(cut, [vec![(0, 3)], vec![(3, 4), (0, 10)], vec![(10, 20)], vec![(20, 25)]]);
     }
 
     #[test]
@@ -204,7 +218,7 @@ mod tests {
         kv.extend(2, 62);
         let batch = [input(2, &[1, 2, 3, 4, 5, 6], Want::All), input(0, &[7, 8], Want::Last), input(3, &[9], Want::None)];
         let mut rows = StepRows::default();
-        rows.fill(&batch, &chunks(&batch, 100, 100)[0], &mut kv);
+        rows.fill(&batch, &chunks(&batch, 100, 100, &kv)[0], &mut kv);
         let tile = |row, rows, slot, pos| AttentionTile { row, rows, slot, pos };
         assert_eq!(rows.sets[0].tiles, [tile(0, 4, 2, 62), tile(4, 2, 2, 66), tile(6, 2, 0, 0), tile(8, 1, 3, 0)]);
         assert_eq!(rows.sets[1].tiles, [tile(0, 4, 2, 62), tile(4, 2, 2, 66), tile(6, 1, 0, 1)]);

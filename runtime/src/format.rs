@@ -12,10 +12,12 @@ pub enum Act {
     Bf16,
     /// 1 byte an element: `x = code * scale`, a scale for each [`ACT_GROUP`] columns.
     ///
-    /// `scale = max |x| / 127` over the group, in f32; `code = x / scale` in f32, rounded to nearest even, kept within -127..=127; 0 where the scale is 0.
+    /// `scale = max |x| / 127` over the group, in f32; `code = x / scale` in f32, rounded to nearest even, kept within -127..=127; 0
+    /// where the scale is 0.
     ///
-    /// A row is `kp` = K padded with zeros to a multiple of [`ACT_GROUP`], and holds `[kp codes][kp/32 i32: -8 * sum of 32 codes][kp/256 i32: -128 *
-    /// sum of 256 codes][kp/256 f32 scales]`. The sums undo the offsets of unsigned weights. Weights may be padded less: only zeros are left out.
+    /// A row is `kp` = K padded with zeros to a multiple of [`ACT_GROUP`], and holds `[kp codes]`, then `[kp/32]` i32, each -8 times the
+    /// sum of 32 codes, `[kp/256]` i32, each -128 times the sum of 256 codes, and `[kp/256]` f32 scales. The sums undo the offsets of
+    /// unsigned weights. Weights may be padded less: only zeros are left out.
     I8,
 }
 
@@ -107,8 +109,9 @@ pub const BF16: WeightFormat = WeightFormat { name: "bf16", k_unit: 2, unit_byte
 
 /// int4, symmetric, a f16 scale for each group of `g` columns of a row.
 ///
-/// A unit is two groups: `g/8` lines for the first, `g/8` for the second, then one line of 16 f16 scales of the first and 16 of the second. Byte `4r + i` of line
-/// `j` of a group has `q[r][8j + i] + 8` in its low and `q[r][8j + 4 + i] + 8` in its high half (row `r` in `0..16`, `i` in `0..4`, `q` in -8..=7).
+/// A unit is two groups: `g/8` lines for the first, `g/8` for the second, then one line of 16 f16 scales of the first and 16 of the
+/// second. Byte `4r + i` of line `j` of a group has `q[r][8j + i] + 8` in its low and `q[r][8j + 4 + i] + 8` in its high half (row `r` in
+/// `0..16`, `i` in `0..4`, `q` in -8..=7).
 const fn q4(name: &'static str, g: usize) -> WeightFormat {
     WeightFormat { name, k_unit: 2 * g, unit_bytes: 2 * (g / 8) * 64 + 64, trailer_bytes: 0, act: Act::I8 }
 }
@@ -120,7 +123,8 @@ pub const Q4G64: WeightFormat = q4("q4g64", 64);
 pub const Q4G128: WeightFormat = q4("q4g128", 128);
 /// int8 with one scale for a row: `[K/4][16 rows][4]` bytes `q + 128` (`q` in -127..=127), a trailer of 16 f32 scales.
 pub const Q8: WeightFormat = WeightFormat { name: "q8", k_unit: 32, unit_bytes: 512, trailer_bytes: 64, act: Act::I8 };
-/// int8 in groups of 32. A unit is two groups: `[64/4][16 rows][4]` bytes `q + 128`, then one line of 16 f16 scales of the first and 16 of the second group.
+/// int8 in groups of 32. A unit is two groups: `[64/4][16 rows][4]` bytes `q + 128`, then one line of 16 f16 scales of the first and 16
+/// of the second group.
 pub const Q8G32: WeightFormat = WeightFormat { name: "q8g32", k_unit: 64, unit_bytes: 1088, trailer_bytes: 0, act: Act::I8 };
 
 /// Every packed weight format. A new one is a line here, a packer (`compiler/src/pack`) and kernel rows (`kernels/table.rs`).

@@ -1,5 +1,8 @@
 //! The paged KV cache: one pool of pages and one page table per group of layers. Which pages a sequence has and how long it is; the
 //! layout inside a page is in `format`.
+//!
+//! Layers with full attention keep every position. Chunked layers see only their own chunk, so their group keeps a ring of one chunk per
+//! sequence: position `p` lies at place `p % chunk`, and the next chunk overwrites it. So a step must not cross the edge of a chunk.
 
 use crate::abi::{KV_GROUPS, KvGroup, PAGE_TOKENS};
 use crate::artifact::meta::KvMeta;
@@ -19,11 +22,15 @@ pub struct KvCache {
 struct Group {
     pool: Region,
     page_bytes: usize,
+    /// Positions of a ring; 0: everything is kept.
+    chunk: usize,
     /// `[slot][table_stride]`; entries beyond a sequence's pages are 0 and never read.
     tables: Vec<u32>,
     stride: usize,
     /// Pages of each slot, the first entries of its table.
     pages: Vec<usize>,
+    /// For a ring: number of the chunk whose positions each slot has there.
+    held: Vec<usize>,
     /// Pages that were used and given back.
     free: Vec<u32>,
     /// Pages from here on were never used: still zero, and without memory behind them.
@@ -36,17 +43,20 @@ impl KvCache {
     /// # Errors
     /// The system refuses the address space.
     pub fn new(groups: &[KvMeta], slots: usize, max_context: usize) -> io::Result<KvCache> {
-        let stride = max_context.div_ceil(PAGE_TOKENS);
         let group = |meta: &KvMeta| {
+            let places = if meta.chunk == 0 { max_context } else { max_context.min(meta.chunk) };
+            let stride = places.div_ceil(PAGE_TOKENS);
             let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
             let page_bytes = usize::try_from(meta.page_bytes).map_err(|_| too_large())?;
             let pages = stride.checked_mul(slots).ok_or_else(too_large)?;
             Ok(Group {
                 pool: Region::anonymous(pages.checked_mul(page_bytes).ok_or_else(too_large)?)?,
                 page_bytes,
+                chunk: meta.chunk,
                 tables: vec![0; pages],
                 stride,
                 pages: vec![0; slots],
+                held: vec![0; slots],
                 free: Vec::new(),
                 fresh: 0,
             })
@@ -79,39 +89,57 @@ impl KvCache {
         let length = (self.lengths[slot] + tokens).min(self.max_context);
         self.lengths[slot] = length;
         for group in &mut self.groups {
-            group.grow(slot, length.div_ceil(PAGE_TOKENS));
+            group.grow(slot, group.pages_of(length));
+            group.held[slot] = length.saturating_sub(1) / group.chunk.max(1);
         }
+    }
+
+    /// The most tokens that one step may take of a sequence that will have `length` tokens before it: up to the edge of a chunk.
+    pub(crate) fn until_edge(&self, length: usize) -> usize {
+        let chunks = self.groups.iter().map(|g| g.chunk).filter(|c| *c > 0);
+        chunks.map(|c| c - length % c).min().unwrap_or(usize::MAX)
     }
 
     /// Makes a sequence longer by tokens whose keys and values are a constant in every format: what is measured at a depth does not depend
     /// on the values, but on memory that is really there.
     pub(crate) fn extend_constant(&mut self, slot: usize, tokens: usize) {
         const BYTE: u8 = 0x3c;
-        let first = self.lengths[slot].div_ceil(PAGE_TOKENS);
+        let before: Vec<usize> = self.groups.iter().map(|g| g.pages[slot]).collect();
         self.extend(slot, tokens);
-        for g in &self.groups {
-            for &page in &g.tables[slot * g.stride..][first.min(g.pages[slot])..g.pages[slot]] {
+        for (g, first) in self.groups.iter().zip(before) {
+            for &page in &g.tables[slot * g.stride..][first..g.pages[slot]] {
                 // SAFETY: as in `zero`.
                 unsafe { g.pool.as_ptr().add(page as usize * g.page_bytes).write_bytes(BYTE, g.page_bytes) };
             }
         }
     }
 
-    /// Forgets all tokens of a sequence from position `length` on, and gives their pages back. A longer `length` changes nothing.
-    pub fn truncate(&mut self, slot: usize, length: usize) {
-        if slot >= self.lengths.len() || length >= self.lengths[slot] {
-            return;
+    /// Forgets the tokens of a sequence from position `length` on, gives their pages back, and returns how many tokens are left. That is
+    /// `length`, or less: a ring has lost the chunks before its last, so going back into one of them leaves only what lies before that chunk.
+    /// A longer `length` changes nothing.
+    pub fn truncate(&mut self, slot: usize, length: usize) -> usize {
+        let old = self.len(slot);
+        if slot >= self.lengths.len() || length >= old {
+            return old;
+        }
+        let mut length = length;
+        // With rings of several sizes, going back for one may be too far for another.
+        while let Some(g) = self.groups.iter().find(|g| g.has_lost(slot, length)) {
+            length -= length % g.chunk;
         }
         self.lengths[slot] = length;
         for group in &mut self.groups {
-            group.shrink(slot, length.div_ceil(PAGE_TOKENS));
+            group.shrink(slot, group.pages_of(length));
+            group.held[slot] = length / group.chunk.max(1);
         }
+        length
     }
 
     /// Byte offset, in the pool of a group, of the page that holds a position of a sequence.
     pub(crate) fn page_offset(&self, group: usize, slot: usize, position: usize) -> u64 {
         let g = &self.groups[group];
-        u64::from(g.tables[slot * g.stride + position / PAGE_TOKENS]) * g.page_bytes as u64
+        let place = if g.chunk == 0 { position } else { position % g.chunk };
+        u64::from(g.tables[slot * g.stride + place / PAGE_TOKENS]) * g.page_bytes as u64
     }
 
     /// What a step reads: pools and tables. Groups that the model does not have are empty.
@@ -136,6 +164,17 @@ impl KvCache {
 }
 
 impl Group {
+    /// Pages of a sequence of that length.
+    fn pages_of(&self, length: usize) -> usize {
+        let places = if self.chunk == 0 { length } else { length.min(self.chunk) };
+        places.div_ceil(PAGE_TOKENS)
+    }
+
+    /// Whether the keys that position `length` would see are no longer there.
+    fn has_lost(&self, slot: usize, length: usize) -> bool {
+        self.chunk > 0 && !length.is_multiple_of(self.chunk) && length / self.chunk != self.held[slot]
+    }
+
     fn grow(&mut self, slot: usize, pages: usize) {
         while self.pages[slot] < pages {
             let page = match self.free.pop() {
@@ -227,6 +266,48 @@ mod tests {
             kv.extend(1, 1);
             assert_eq!(*at(&kv, 1, 0), 0);
         }
+    }
+
+    fn ringed(chunk: usize, slots: usize, context: usize) -> KvCache {
+        let meta = |chunk| KvMeta { layers: 1, format: "f32".to_owned(), kv_heads: 1, head_dim: 16, page_bytes: 8192, chunk };
+        KvCache::new(&[meta(0), meta(chunk)], slots, context).expect("cache")
+    }
+
+    #[test]
+    fn a_ring_keeps_one_chunk_and_stops_growing() {
+        let mut kv = ringed(100, 2, 1000);
+        kv.extend(1, 100);
+        assert_eq!((kv.groups[0].pages[1], kv.groups[1].pages[1]), (2, 2));
+        kv.extend(1, 900);
+        assert_eq!((kv.groups[0].pages[1], kv.groups[1].pages[1]), (16, 2));
+        // Positions of different chunks share places; neighbours in a chunk do not share pages.
+        assert_eq!(kv.page_offset(1, 1, 7), kv.page_offset(1, 1, 907));
+        assert_eq!(kv.page_offset(1, 1, 64), kv.page_offset(1, 1, 999));
+        assert_ne!(kv.page_offset(1, 1, 63), kv.page_offset(1, 1, 64));
+        check(&kv);
+    }
+
+    #[test]
+    fn a_step_ends_at_the_edge_of_a_chunk() {
+        let kv = ringed(24, 1, 100);
+        assert_eq!([0, 1, 23, 24, 95].map(|n| kv.until_edge(n)), [24, 23, 1, 24, 1]);
+        assert_eq!(cache(1, 100).until_edge(5), usize::MAX);
+    }
+
+    #[test]
+    fn going_back_into_an_older_chunk_leaves_what_lies_before_it() {
+        let mut kv = ringed(24, 1, 200);
+        kv.extend(0, 70);
+        assert_eq!(kv.truncate(0, 300), 70);
+        assert_eq!(kv.truncate(0, 60), 60);
+        assert_eq!(kv.truncate(0, 48), 48);
+        assert_eq!(kv.truncate(0, 30), 24);
+        assert_eq!(kv.truncate(0, 10), 0);
+        kv.extend(0, 50);
+        assert_eq!(kv.truncate(0, 24), 24);
+        kv.extend(0, 50);
+        assert_eq!((kv.truncate(0, 47), kv.len(0)), (24, 24));
+        check(&kv);
     }
 
     #[test]

@@ -325,9 +325,9 @@ impl Engine {
         }
     }
 
-    /// Forgets the tokens of a sequence from position `length` on.
-    pub fn truncate(&mut self, slot: usize, length: usize) {
-        self.kv.truncate(slot, length);
+    /// Forgets the tokens of a sequence from position `length` on; returns how many are left, see [`KvCache::truncate`].
+    pub fn truncate(&mut self, slot: usize, length: usize) -> usize {
+        self.kv.truncate(slot, length)
     }
 
     /// Appends tokens that are not computed: their keys and values are a constant. For measuring a step at a depth.
@@ -356,7 +356,7 @@ impl Engine {
         let wanted: usize = batch.iter().map(SeqInput::wanted).sum();
         let vocab = self.artifact.meta().model.vocab;
         let plan = &self.artifact.meta().plan;
-        let single = chunks(batch, plan.max_step, plan.max_rows).len() <= 1;
+        let single = chunks(batch, plan.max_step, plan.max_rows, &self.kv).len() <= 1;
         let mut collected = std::mem::take(&mut self.collected);
         collected.clear();
         if !single {
@@ -399,7 +399,7 @@ impl Engine {
         self.check(batch)?;
         let plan = &self.artifact.meta().plan;
         let (max_step, max_rows, vocab) = (plan.max_step, plan.max_rows, self.artifact.meta().model.vocab);
-        for (i, chunk) in chunks(batch, max_step, max_rows).iter().enumerate() {
+        for (i, chunk) in chunks(batch, max_step, max_rows, &self.kv).iter().enumerate() {
             self.rows.fill(batch, chunk, &mut self.kv);
             self.run_chunk();
             let wanted = self.rows.wanted();

@@ -56,6 +56,21 @@ fn is_llama(folder: &Path) -> bool {
     config.contains("\"LlamaForCausalLM\"") && folder.join("reference/reference.safetensors").exists()
 }
 
+/// Fixtures of an architecture: those of the repository, and those in `LLAMAC_FIXTURES` that the repository does not have.
+pub fn of_architecture(name: &str) -> Vec<Fixture> {
+    let more = std::env::var_os("LLAMAC_FIXTURES").map(PathBuf::from);
+    let mut folders = BTreeMap::new();
+    for root in more.into_iter().chain([repo::root().join("tests/fixtures")]) {
+        for folder in std::fs::read_dir(root).into_iter().flatten().flatten().map(|e| e.path()) {
+            let config = std::fs::read_to_string(folder.join("model/config.json")).unwrap_or_default();
+            if config.contains(&format!("\"{name}\"")) && folder.join("reference/reference.safetensors").exists() {
+                folders.insert(folder.file_name().unwrap_or_default().to_string_lossy().into_owned(), folder);
+            }
+        }
+    }
+    folders.into_iter().map(|(name, folder)| read(&folder, name)).collect()
+}
+
 /// A fixture of the repository.
 ///
 /// # Panics

@@ -101,7 +101,9 @@ impl Runner {
                 break;
             }
         }
-        (0..sequences.len()).for_each(|slot| self.engine.truncate(slot, 0));
+        for slot in 0..sequences.len() {
+            self.engine.truncate(slot, 0);
+        }
         logits
     }
 

@@ -1,15 +1,17 @@
 //! Flags that several commands share.
 
+use llamac_passes::pipeline::PRECISIONS;
 use std::path::PathBuf;
 
 /// What is compiled and for what: shared by `compile`, `plan`, `explain` and `run MODEL`.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct BuildArgs {
-    /// Weight format: `bf16` or `f32`. Without it: bf16, or f32 if the checkpoint is f32.
+    /// Weight format. Without it: bf16, or f32 if the checkpoint is f32.
     ///
-    /// bf16 keeps a bf16 checkpoint's weights bit for bit, rounds the inputs of matrix products to bf16 and keeps the KV cache in bf16;
+    /// int4 (q4g32: a scale for each 32 columns) and int8 (q8: a scale for each row) quantize the matrices of the layers, round the inputs of matrix
+    /// products to int8, keep embedding and head in int8 and the KV cache in bf16. q4g64, q4g128 and q8g32 are the same with other groups. bf16 keeps a bf16 checkpoint's weights bit for bit, rounds the inputs of matrix products to bf16 and keeps the KV cache in bf16;
     /// everything else is f32. f32 computes everything in f32.
-    #[arg(long, value_name = "FORMAT", value_parser = ["f32", "bf16"])]
+    #[arg(long, value_name = "FORMAT", value_parser = clap::builder::PossibleValuesParser::new(PRECISIONS.iter().map(|p| p.name)))]
     pub(super) quant: Option<String>,
     /// CPU to compile for: `native`, `x86_64-v2`, `x86_64-v3`, `x86_64-v4`, with `+feature` added. See `llamac targets`.
     #[arg(long, value_name = "TARGET", default_value = "native")]

@@ -27,6 +27,10 @@ pub(super) struct EvalArgs {
     /// Only the first N windows.
     #[arg(long, value_name = "N")]
     windows: Option<usize>,
+    /// Also compare with another artifact of the same model: KL divergence of this one's next-token distribution from the other's at every
+    /// token, and how often both like the same token best.
+    #[arg(long, value_name = "OTHER")]
+    kl_against: Option<PathBuf>,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -54,11 +58,19 @@ pub(super) fn main(args: &EvalArgs) -> Result<()> {
     }
     let options = EngineOptions { threads: args.artifact.threads, ..EngineOptions::default() };
     let mut engine = Engine::new(&artifact, &options).map_err(|e| super::run::engine_error(path, &e))?;
+    let other = args.kl_against.as_deref();
+    let mut against = other.map(|path| super::kl::Against::open(path, &artifact, args.artifact.threads)).transpose()?;
     let start = Instant::now();
     let (mut sum, mut count) = (0.0, 0usize);
     for tokens in &windows {
+        if let Some(against) = &mut against {
+            against.window(tokens)?;
+        }
         let batch = [SeqInput { slot: 0, tokens, logits: Want::All }];
         let scored = engine.step_each(&batch, |_, row, logits| {
+            if let Some(against) = &mut against {
+                against.compare(row, logits);
+            }
             if let Some(&target) = tokens.get(row + 1) {
                 sum -= log_probability(logits, target);
                 count += 1;
@@ -68,16 +80,21 @@ pub(super) fn main(args: &EvalArgs) -> Result<()> {
         engine.truncate(0, 0);
     }
     let (nll, seconds) = (sum / count as f64, start.elapsed().as_secs_f64());
+    let kl = against.map(super::kl::Against::figures);
     match args.json {
-        true => {
-            println!("{}", json!({ "perplexity": nll.exp(), "nll": nll, "tokens": count, "windows": windows.len(), "seconds": seconds }))
-        }
+        true => println!(
+            "{}",
+            json!({ "perplexity": nll.exp(), "nll": nll, "tokens": count, "windows": windows.len(), "seconds": seconds, "kl": kl })
+        ),
         false => println!(
             "perplexity {:.4} (mean negative log likelihood {nll:.6}) over {count} tokens in {} windows; {:.0} tokens/s",
             nll.exp(),
             windows.len(),
             count as f64 / seconds
         ),
+    }
+    if let (Some(kl), false) = (kl, args.json) {
+        println!("{kl}");
     }
     Ok(())
 }

@@ -69,9 +69,15 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// KV bytes of one token in all layers of all groups.
+/// KV bytes that a sequence grows by with each token: layers that see all tokens.
 pub(super) fn kv_per_token(meta: &llamac_runtime::artifact::meta::PlanMeta) -> u64 {
-    meta.kv.iter().map(|k| k.page_bytes / llamac_runtime::abi::PAGE_TOKENS as u64).sum()
+    meta.kv.iter().filter(|k| k.chunk == 0).map(|k| k.page_bytes / llamac_runtime::abi::PAGE_TOKENS as u64).sum()
+}
+
+/// KV bytes of a sequence of that many tokens: pages of layers that see all of them, rings of one chunk for the others.
+pub(super) fn kv_of_sequence(meta: &llamac_runtime::artifact::meta::PlanMeta, tokens: u64) -> u64 {
+    let kept = |chunk: usize| if chunk == 0 { tokens } else { tokens.min(chunk as u64) };
+    meta.kv.iter().map(|k| kept(k.chunk).div_ceil(llamac_runtime::abi::PAGE_TOKENS as u64) * k.page_bytes).sum()
 }
 
 /// The plan as a table, exact bytes with a readable figure beside.
@@ -86,19 +92,17 @@ pub(super) fn memory(meta: &Meta) -> String {
         line(&format!("activations, {} tokens a step", plan.max_step), plan.arena_bytes),
         line("KV cache per token", per_token),
     ];
+    for group in plan.kv.iter().filter(|k| k.chunk > 0) {
+        let ring = group.page_bytes * group.chunk.div_ceil(llamac_runtime::abi::PAGE_TOKENS) as u64;
+        rows.push(line(&format!("KV ring of a sequence, {} layers of chunk {}", group.layers, group.chunk), ring));
+    }
     for tokens in [4096, context] {
         if tokens <= context {
-            rows.push(line(
-                &format!("KV cache of a sequence of {tokens}"),
-                per_token * tokens.next_multiple_of(llamac_runtime::abi::PAGE_TOKENS as u64),
-            ));
+            rows.push(line(&format!("KV cache of a sequence of {tokens}"), kv_of_sequence(plan, tokens)));
         }
     }
     rows.dedup();
-    rows.push(line(
-        &format!("KV cache at most, {} sequences", plan.max_batch),
-        per_token * context.next_multiple_of(64) * plan.max_batch as u64,
-    ));
+    rows.push(line(&format!("KV cache at most, {} sequences", plan.max_batch), kv_of_sequence(plan, context) * plan.max_batch as u64));
     rows.push(line("read from memory per decoded token, without KV", plan.decode_bytes));
     rows.push(vec!["multiply-accumulates per token".into(), grouped(plan.decode_macs), String::new()]);
     table(&rows)

@@ -2,6 +2,7 @@
 
 use super::args::BuildArgs;
 use super::inspect;
+use super::machine::{self, MachineArg};
 use crate::diag::Result;
 use crate::{driver, frontend};
 use serde_json::json;
@@ -15,6 +16,9 @@ pub(super) struct PlanArgs {
     model: PathBuf,
     #[command(flatten)]
     build: BuildArgs,
+    /// Predict rates on a machine: cores, memory bandwidth in GB/s, memory in GB.
+    #[arg(long, value_name = "CORES,GB/S,GB")]
+    machine: Option<MachineArg>,
     /// Also show the optimised module, one page.
     #[arg(long)]
     summary: bool,
@@ -34,6 +38,9 @@ pub(super) fn main(args: &PlanArgs) -> Result<()> {
     }
     println!("{} ({} layers) in {} for {}", meta.model.name, meta.model.layers, meta.model.quant, planned.target.name);
     print!("{}", inspect::memory(&meta));
+    if let Some(machine) = args.machine {
+        print!("\n{}", machine::predictions(machine, &meta, &planned.target));
+    }
     if args.summary {
         print!("\n{}", llamac_passes::summary::summary(&planned.module));
     }

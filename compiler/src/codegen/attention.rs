@@ -19,7 +19,6 @@ pub(super) struct Attention {
     pub(super) kv: Cache,
     pub(super) group: usize,
     pub(super) scale: f64,
-    pub(super) chunk: usize,
     pub(super) out: BufferId,
 }
 
@@ -46,7 +45,8 @@ pub(super) fn attention(e: &mut Emit<'_, '_>, a: &Attention) -> Result<(), Codeg
         (e.kv_field(offset_of!(KvGroup, page_bytes)), offset_of!(AttentionArgs, page_bytes)),
         (e.int(group), offset_of!(AttentionArgs, group)),
         (e.int(head_dim), offset_of!(AttentionArgs, head_dim)),
-        (e.int(a.chunk as u64), offset_of!(AttentionArgs, chunk)),
+        // A tile lies in one chunk, and a ring begins with the chunk's first key.
+        (e.int(0), offset_of!(AttentionArgs, chunk)),
         (kernel_scratch, offset_of!(AttentionArgs, scratch)),
         (scale, offset_of!(AttentionArgs, scale)),
     ];
@@ -68,6 +68,7 @@ pub(super) fn attention(e: &mut Emit<'_, '_>, a: &Attention) -> Result<(), Codeg
         let row = e.load_u32(tile, offset_of!(AttentionTile, row));
         let rows = e.load_u32(tile, offset_of!(AttentionTile, rows));
         let position = e.load_u32(tile, offset_of!(AttentionTile, pos));
+        let position = e.cache_place(position);
         let sequence = e.load_u32(tile, offset_of!(AttentionTile, slot));
         let line = e.b.ins().imul(sequence, table_stride);
         let table = e.element(tables, line, 4);

@@ -10,7 +10,7 @@ use llamac_runtime::abi::{DotArgs, ROWS, SCRATCH_BYTES};
 
 use super::CodegenError;
 use super::frame::Emit;
-use crate::lower::program::{Segment, View, WeightForm};
+use crate::lower::program::{BufferId, Segment, View, WeightForm};
 
 /// Weight blocks per panel when there is one row: long sequential reads, and a result tile of 4 KB.
 const DECODE_BLOCKS: u64 = 64;
@@ -26,76 +26,132 @@ struct Tiling {
     call: Value,
 }
 
+/// What a dot region computes with.
+struct Dot<'s> {
+    x: View,
+    segments: &'s [Segment],
+    lanes: u64,
+    format: &'static str,
+    block_bytes: u64,
+    /// Blocks of a matrix.
+    blocks: u64,
+    /// Kernel arguments, the constant ones filled in.
+    args: Value,
+    /// This thread's blocks.
+    range: (Value, Value),
+}
+
+/// Some rows of a dot region and the matrix that they are multiplied with.
+struct Rows {
+    /// Address of the matrix.
+    w: Value,
+    /// Number of the first row in the buffers.
+    first: Value,
+    /// How many.
+    n: Value,
+}
+
 pub(super) fn dot(e: &mut Emit<'_, '_>, weight: usize, x: View, segments: &[Segment]) -> Result<(), CodegenError> {
-    let WeightForm::Matrix { format, rows, cols, n, k } = e.weight(weight).form else {
+    let dot = prepare(e, weight, x, segments)?;
+    let rows = Rows { w: e.weight_address(weight), first: e.int(0), n: e.n_rows() };
+    dot.rows(e, &rows)
+}
+
+/// Expert by expert, over the rows between its first place and that of the next.
+pub(super) fn expert_dot(e: &mut Emit<'_, '_>, weight: usize, list: BufferId, x: View, segments: &[Segment]) -> Result<(), CodegenError> {
+    let dot = prepare(e, weight, x, segments)?;
+    let WeightForm::Matrix { experts, .. } = e.weight(weight).form else { return Ok(()) };
+    let (zero, one, experts) = (e.int(0), e.int(1), e.int(experts as u64));
+    let (starts, w) = (e.row(list, zero), e.weight_address(weight));
+    let expert_bytes = e.int(dot.blocks * dot.block_bytes);
+    e.for_each(zero, experts, one, |e, expert| {
+        let at = e.element(starts, expert, 4);
+        let (first, next) = (e.load_u32(at, 0), e.load_u32(at, 4));
+        let n = e.b.ins().isub(next, first);
+        let (some, after) = (e.b.create_block(), e.b.create_block());
+        e.b.ins().brif(n, some, &[], after, &[]);
+        e.b.switch_to_block(some);
+        let offset = e.b.ins().imul(expert, expert_bytes);
+        let rows = Rows { w: e.add(w, offset), first, n };
+        dot.rows(e, &rows)?;
+        e.b.ins().jump(after, &[]);
+        e.b.switch_to_block(after);
+        Ok(())
+    })
+}
+
+fn prepare<'s>(e: &mut Emit<'_, '_>, weight: usize, x: View, segments: &'s [Segment]) -> Result<Dot<'s>, CodegenError> {
+    let WeightForm::Matrix { format, rows, cols, n, k, .. } = e.weight(weight).form else {
         return Err(CodegenError::Unresolved { function: e.weight(weight).weight.name.clone(), what: "a dot with a vector".to_owned() });
     };
     let lanes = segments.first().map_or(1, |s| s.lanes) as u64;
     let k = cols.padded(k).next_multiple_of(format.k_unit);
-    let block_bytes = format.block_bytes(k) as u64;
-    let total = (rows.padded(n) / ROWS) as u64;
-    let n_rows = e.n_rows();
-    let tiling = tiling(e, format.name, lanes, n_rows)?;
-
-    let w = e.weight_address(weight);
-    let zero = e.int(0);
-    let x_rows = e.row(x.buffer, zero);
-    let x_rows = e.add_int(x_rows, (x.col * e.buffer(x.buffer).elem.bytes()) as u64);
-    let x_stride = e.buffer(x.buffer).stride();
-    let tile = e.scratch();
-    let tile_stride = e.mul_int(tiling.panel, (ROWS * 4) as u64);
+    let blocks = (rows.padded(n) / ROWS) as u64;
     let args = e.arguments(size_of::<DotArgs>());
-    let (stride, length) = (e.int(x_stride), e.int(k as u64));
+    let (stride, length) = (e.int(e.buffer(x.buffer).stride()), e.int(k as u64));
     e.store(stride, args, offset_of!(DotArgs, x_stride));
     e.store(length, args, offset_of!(DotArgs, k));
-    e.store(tile_stride, args, offset_of!(DotArgs, out_stride));
-
-    let units = e.int(total / lanes);
+    let units = e.int(blocks / lanes);
     let (low, high) = e.split(units);
-    let (low, high) = (e.mul_int(low, lanes), e.mul_int(high, lanes));
-    for segment in segments {
-        let (first, end) = (e.int(segment.first as u64), e.int((segment.first + segment.blocks * segment.lanes) as u64));
-        let (low, high) = (e.max(low, first), e.min(high, end));
-        e.for_each(low, high, tiling.panel, |e, panel| {
-            let left = e.b.ins().isub(high, panel);
-            let width = e.min(tiling.panel, left);
-            let w_panel = e.element(w, panel, block_bytes);
-            let inside = e.b.ins().isub(panel, first);
-            let (block0, _) = e.div_rem_int(inside, lanes);
-            let (zero, one) = (e.int(0), e.int(1));
-            e.for_each(zero, n_rows, tiling.rows, |e, row| {
-                let left = e.b.ins().isub(n_rows, row);
-                let m = e.min(tiling.rows, left);
-                let x_tile = e.element(x_rows, row, x_stride);
-                e.store(m, args, offset_of!(DotArgs, m));
-                e.store(x_tile, args, offset_of!(DotArgs, x));
-                e.each_by(zero, width, tiling.call, |e, at| {
-                    let left = e.b.ins().isub(width, at);
-                    let blocks = e.min(tiling.call, left);
-                    let w_call = e.element(w_panel, at, block_bytes);
-                    let out = e.element(tile, at, (ROWS * 4) as u64);
-                    e.store(w_call, args, offset_of!(DotArgs, w));
-                    e.store(blocks, args, offset_of!(DotArgs, blocks));
-                    e.store(out, args, offset_of!(DotArgs, out));
-                    e.call_kernel(tiling.kernel, args);
-                });
-                let (result_blocks, _) = e.div_rem_int(width, lanes);
-                e.for_each(zero, m, one, |e, t| {
-                    let line = e.b.ins().imul(t, tile_stride);
-                    let line = e.add(tile, line);
-                    let at = e.add(row, t);
-                    let addresses = e.segment_row(segment, at);
-                    e.each(zero, result_blocks, |e, b| {
-                        let block = e.add(block0, b);
-                        let acc = e.element(line, b, lanes * (ROWS * 4) as u64);
-                        e.segment_block(segment, &addresses, block, Some(acc));
+    let range = (e.mul_int(low, lanes), e.mul_int(high, lanes));
+    Ok(Dot { x, segments, lanes, format: format.name, block_bytes: format.block_bytes(k) as u64, blocks, args, range })
+}
+
+impl Dot<'_> {
+    fn rows(&self, e: &mut Emit<'_, '_>, rows: &Rows) -> Result<(), CodegenError> {
+        let Dot { lanes, block_bytes, args, .. } = *self;
+        let tiling = tiling(e, self.format, lanes, rows.n)?;
+        let x_rows = e.row(self.x.buffer, rows.first);
+        let x_rows = e.add_int(x_rows, (self.x.col * e.buffer(self.x.buffer).elem.bytes()) as u64);
+        let x_stride = e.buffer(self.x.buffer).stride();
+        let tile = e.scratch();
+        let tile_stride = e.mul_int(tiling.panel, (ROWS * 4) as u64);
+        e.store(tile_stride, args, offset_of!(DotArgs, out_stride));
+        for segment in self.segments {
+            let (first, end) = (e.int(segment.first as u64), e.int((segment.first + segment.blocks * segment.lanes) as u64));
+            let (low, high) = (e.max(self.range.0, first), e.min(self.range.1, end));
+            e.for_each(low, high, tiling.panel, |e, panel| {
+                let left = e.b.ins().isub(high, panel);
+                let width = e.min(tiling.panel, left);
+                let w_panel = e.element(rows.w, panel, block_bytes);
+                let inside = e.b.ins().isub(panel, first);
+                let (block0, _) = e.div_rem_int(inside, lanes);
+                let (zero, one) = (e.int(0), e.int(1));
+                e.for_each(zero, rows.n, tiling.rows, |e, row| {
+                    let left = e.b.ins().isub(rows.n, row);
+                    let m = e.min(tiling.rows, left);
+                    let x_tile = e.element(x_rows, row, x_stride);
+                    e.store(m, args, offset_of!(DotArgs, m));
+                    e.store(x_tile, args, offset_of!(DotArgs, x));
+                    e.each_by(zero, width, tiling.call, |e, at| {
+                        let left = e.b.ins().isub(width, at);
+                        let blocks = e.min(tiling.call, left);
+                        let w_call = e.element(w_panel, at, block_bytes);
+                        let out = e.element(tile, at, (ROWS * 4) as u64);
+                        e.store(w_call, args, offset_of!(DotArgs, w));
+                        e.store(blocks, args, offset_of!(DotArgs, blocks));
+                        e.store(out, args, offset_of!(DotArgs, out));
+                        e.call_kernel(tiling.kernel, args);
                     });
-                    Ok(())
+                    let (result_blocks, _) = e.div_rem_int(width, lanes);
+                    let row = e.add(rows.first, row);
+                    e.for_each(zero, m, one, |e, t| {
+                        let line = e.b.ins().imul(t, tile_stride);
+                        let line = e.add(tile, line);
+                        let at = e.add(row, t);
+                        let addresses = e.segment_row(segment, at);
+                        e.each(zero, result_blocks, |e, b| {
+                            let block = e.add(block0, b);
+                            let acc = e.element(line, b, lanes * (ROWS * 4) as u64);
+                            e.segment_block(segment, &addresses, block, Some(acc));
+                        });
+                        Ok(())
+                    })
                 })
-            })
-        })?;
+            })?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// One row takes the kernel for one row and long panels; more rows take tiles. Both give the same bits per element.

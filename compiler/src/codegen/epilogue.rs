@@ -64,6 +64,10 @@ impl Emit<'_, '_> {
                 self.load_block(at, false)
             }
             Expr::Load(view) => self.view(row, *view, block),
+            Expr::Row(view) => {
+                let zero = self.int(0);
+                self.view(row, *view, zero)
+            }
             Expr::Vector { weight, start, stride } => {
                 let base = self.weight_address(*weight);
                 let at = self.element(base, block, 4 * *stride as u64);

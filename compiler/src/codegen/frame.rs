@@ -25,6 +25,8 @@ pub(super) struct Emit<'a, 'p> {
     pub(super) function: usize,
     /// Row set of the region.
     pub(super) set: usize,
+    /// How often it iterates over the set.
+    times: usize,
     /// `*const StepContext`.
     pub(super) ctx: Value,
     /// Number of this thread.
@@ -50,7 +52,7 @@ pub(super) const fn unaligned() -> MemFlagsData {
 pub(super) fn build<'p>(
     program: &'p Program,
     function: usize,
-    set: usize,
+    (set, times): (usize, usize),
     kernels: &mut Kernels<'p>,
     isa: &OwnedTargetIsa,
     emit: impl FnOnce(&mut Emit<'_, 'p>) -> Result<(), CodegenError>,
@@ -60,7 +62,7 @@ pub(super) fn build<'p>(
     let mut b = FunctionBuilder::new(&mut func, &mut context);
     let [ctx, thread, weights, kv] = entry(&mut b);
     let kernel_signature = b.import_signature(isa::signature(1));
-    let mut e = Emit { b, program, kernels, function, set, ctx, thread, weights, kv, kernel_signature };
+    let mut e = Emit { b, program, kernels, function, set, times, ctx, thread, weights, kv, kernel_signature };
     emit(&mut e)?;
     e.b.ins().return_(&[]);
     e.b.seal_all_blocks();
@@ -194,11 +196,29 @@ impl<'p> Emit<'_, 'p> {
     }
     /// Number of rows of the region.
     pub(super) fn n_rows(&mut self) -> Value {
+        let n = self.set_rows();
+        self.mul_int(n, self.times as u64)
+    }
+    /// Number of rows of the region's row set.
+    pub(super) fn set_rows(&mut self) -> Value {
         self.row_set(self.set, offset_of!(RowSet, n))
     }
     /// Group of KV pages of this function.
     pub(super) fn kv_group(&self) -> usize {
         self.program.functions[self.function].kv_group
+    }
+    /// Place of a position in the cache of this function: in a ring of one chunk, if its attention is chunked.
+    pub(super) fn cache_place(&mut self, position: Value) -> Value {
+        match self.program.kv.get(self.kv_group()).map_or(0, |kv| kv.chunk as u64) {
+            0 => position,
+            chunk if chunk.is_power_of_two() => self.b.ins().band_imm_u(position, chunk as i64 - 1),
+            chunk => {
+                let d = self.int(chunk);
+                let chunks = self.div(position, d);
+                let before = self.mul_int(chunks, chunk);
+                self.b.ins().isub(position, before)
+            }
+        }
     }
     /// A word of the function's KV group.
     pub(super) fn kv_field(&mut self, field: usize) -> Value {

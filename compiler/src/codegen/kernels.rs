@@ -44,7 +44,7 @@ impl<'p> Kernels<'p> {
             let area = &program.areas[function.area];
             for region in &function.regions {
                 match &region.body {
-                    Body::Gather { table: weight, .. } | Body::Dot { weight, .. } => {
+                    Body::Gather { table: weight, .. } | Body::Dot { weight, .. } | Body::ExpertDot { weight, .. } => {
                         let WeightForm::Matrix { format, .. } = area.weights[*weight].form else { continue };
                         if matches!(region.body, Body::Gather { .. }) {
                             kernels.gather(format.name)?;
@@ -54,6 +54,11 @@ impl<'p> Kernels<'p> {
                     }
                     Body::Quantize { .. } => drop(kernels.simple("quantize_i8")?),
                     Body::RopeAngles { .. } => drop(kernels.simple("rope_angles")?),
+                    Body::Route { .. } => drop(kernels.simple("route")?),
+                    Body::Group { .. } => drop(kernels.simple("moe_group")?),
+                    Body::ExpertRows { .. } => drop(kernels.simple("expert_rows")?),
+                    Body::Combine { .. } => drop(kernels.simple("moe_combine")?),
+                    Body::AttnTemperature { .. } => drop(kernels.simple("attn_temperature")?),
                     Body::Attention { kv, .. } => drop(kernels.attention(kv_format(kv.elem).name())?),
                     _ => {}
                 }

@@ -39,6 +39,7 @@ impl Emit<'_, '_> {
         let positions = self.row_set(set, offset_of!(RowSet, pos));
         let position = self.element(positions, row, 4);
         let position = self.load_u32(position, 0);
+        let position = self.cache_place(position);
         let token = self.b.ins().band_imm_u(position, PAGE_TOKENS as i64 - 1);
         let kv = self.kv;
         let base = self.add(pool, page);
@@ -65,7 +66,7 @@ impl Emit<'_, '_> {
         let line = (ROWS * 4) as u64;
         match (cache.elem, at.is_k) {
             // Columns are a line apart.
-            (Elem::F32, true) => {
+            (Elem::F32 | Elem::I32, true) => {
                 let base = self.element(base, part, 16 * line);
                 for (i, x) in x.into_iter().enumerate() {
                     for lane in 0..4u8 {
@@ -74,7 +75,7 @@ impl Emit<'_, '_> {
                     }
                 }
             }
-            (Elem::F32, false) => {
+            (Elem::F32 | Elem::I32, false) => {
                 let base = self.element(base, part, 64);
                 self.store_block(x, base, false);
             }

@@ -6,7 +6,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, I8X16};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
-use llamac_runtime::abi::{GatherArgs, RopeAnglesArgs, RowSet, StepContext};
+use llamac_runtime::abi::{AttnTemperatureArgs, GatherArgs, RopeAnglesArgs, RowSet, StepContext};
 
 use super::CodegenError;
 use super::frame::{Emit, unaligned};
@@ -26,7 +26,7 @@ pub(super) fn map(e: &mut Emit<'_, '_>, segments: &[Segment]) {
 }
 
 /// Runs `body(first row, number of rows)` if this thread has any.
-fn with_rows(e: &mut Emit<'_, '_>, body: impl FnOnce(&mut Emit<'_, '_>, Value, Value)) {
+pub(super) fn with_rows(e: &mut Emit<'_, '_>, body: impl FnOnce(&mut Emit<'_, '_>, Value, Value)) {
     let n = e.n_rows();
     let (low, high) = e.split(n);
     let m = e.b.ins().isub(high, low);
@@ -78,6 +78,26 @@ pub(super) fn rope_angles(e: &mut Emit<'_, '_>, inv_freq: usize, out: BufferId) 
             (e.int(e.buffer(out).padded() as u64 / 2), offset_of!(RopeAnglesArgs, padded_pairs)),
             (e.row(out, low), offset_of!(RopeAnglesArgs, out)),
             (e.int(e.buffer(out).stride()), offset_of!(RopeAnglesArgs, out_stride)),
+        ];
+        fields.into_iter().for_each(|(value, at)| e.store(value, args, at));
+        let kernel = e.kernel(slot);
+        e.call_kernel(kernel, args);
+    });
+    Ok(())
+}
+
+pub(super) fn attn_temperature(e: &mut Emit<'_, '_>, floor_scale: f64, attn_scale: f64, out: BufferId) -> Result<(), CodegenError> {
+    let slot = e.kernels.simple("attn_temperature")?;
+    let args = e.arguments(size_of::<AttnTemperatureArgs>());
+    with_rows(e, |e, low, m| {
+        let positions = e.row_set(e.set, offset_of!(RowSet, pos));
+        let fields = [
+            (e.element(positions, low, 4), offset_of!(AttnTemperatureArgs, pos)),
+            (m, offset_of!(AttnTemperatureArgs, m)),
+            (e.b.ins().f64const(floor_scale), offset_of!(AttnTemperatureArgs, floor_scale)),
+            (e.b.ins().f64const(attn_scale), offset_of!(AttnTemperatureArgs, attn_scale)),
+            (e.row(out, low), offset_of!(AttnTemperatureArgs, out)),
+            (e.int(e.buffer(out).stride()), offset_of!(AttnTemperatureArgs, out_stride)),
         ];
         fields.into_iter().for_each(|(value, at)| e.store(value, args, at));
         let kernel = e.kernel(slot);

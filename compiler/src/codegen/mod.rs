@@ -6,6 +6,7 @@ mod attention;
 mod barrier;
 mod dot;
 mod epilogue;
+mod experts;
 mod frame;
 mod isa;
 mod kernels;
@@ -109,7 +110,7 @@ fn emit_region<'p>(
     kernels: &mut Kernels<'p>,
     isa: &OwnedTargetIsa,
 ) -> Result<cranelift_codegen::ir::Function, CodegenError> {
-    frame::build(program, function, region.rows, kernels, isa, |e: &mut Emit<'_, '_>| match &region.body {
+    frame::build(program, function, (region.rows, region.times), kernels, isa, |e: &mut Emit<'_, '_>| match &region.body {
         Body::Gather { table, out } => map::gather(e, *table, *out),
         Body::RopeAngles { inv_freq, out } => map::rope_angles(e, *inv_freq, *out),
         Body::RowGather { x, out } => {
@@ -122,6 +123,16 @@ fn emit_region<'p>(
         }
         Body::Quantize { x, out } => quantize::quantize(e, *x, *out),
         Body::Dot { weight, x, segments } => dot::dot(e, *weight, *x, segments),
+        Body::ExpertDot { weight, list, x, segments } => dot::expert_dot(e, *weight, *list, *x, segments),
+        Body::Route { scores, experts, top_k, ids, gates } => experts::route(e, *scores, *experts, *top_k, *ids, *gates),
+        Body::Group { ids, experts, top_k, list } => experts::group(e, *ids, *experts, *top_k, *list),
+        Body::ExpertRows { x, gates, experts, top_k, list, out } => {
+            experts::rows(e, &experts::Places { list: *list, experts: *experts, top_k: *top_k }, *x, *gates, *out)
+        }
+        Body::Combine { rows, experts, top_k, list, residual, out } => {
+            experts::combine(e, &experts::Places { list: *list, experts: *experts, top_k: *top_k }, *rows, *residual, *out)
+        }
+        Body::AttnTemperature { floor_scale, attn_scale, out } => map::attn_temperature(e, *floor_scale, *attn_scale, *out),
         Body::Map { segments } => {
             map::map(e, segments);
             Ok(())
@@ -130,8 +141,8 @@ fn emit_region<'p>(
             map::rope_half(e, *x, *angles, *heads, *head_dim, *out);
             Ok(())
         }
-        Body::Attention { q, kv, group, scale, chunk, out } => {
-            attention::attention(e, &attention::Attention { q: *q, kv: *kv, group: *group, scale: *scale, chunk: *chunk, out: *out })
+        Body::Attention { q, kv, group, scale, out, .. } => {
+            attention::attention(e, &attention::Attention { q: *q, kv: *kv, group: *group, scale: *scale, out: *out })
         }
     })
 }

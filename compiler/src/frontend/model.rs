@@ -4,6 +4,7 @@
 use super::hf::build::{self, Build};
 use super::hf::config::{LlamaConfig, parse_config};
 use super::hf::generation::parse_generation;
+use super::hf::names::Names;
 use super::hf::tensors;
 use super::safetensors::Checkpoint;
 use super::tokenizer::{self, TokenizerSections};
@@ -23,6 +24,8 @@ pub struct Model {
     pub config: LlamaConfig,
     /// Whether the head is the embedding.
     pub tied: bool,
+    /// Names of its tensors.
+    pub names: Names,
     /// Defaults for generation.
     pub generation: GenerationMeta,
     /// Weights; `None` if only the config was read.
@@ -41,10 +44,12 @@ pub fn load_config(path: &Path) -> Result<Model> {
     let (file, folder) = config_file(path)?;
     let config = read(&file, "the model's configuration")?;
     let config = parse_config(&config).map_err(|d| d.inside(file.display()))?;
-    let (generation, warnings) = generation(&folder, &config)?;
+    let (generation, mut warnings) = generation(&folder, &config)?;
+    let partly = [config.architecture.ignored, config.architecture.missing].into_iter().flatten();
+    warnings.extend(partly.map(|what| Warning(Diag::new("model", what).place(file.display()))));
     let name = config.name.clone().unwrap_or_else(|| folder_name(&folder));
     let tied = config.tied.unwrap_or(false);
-    Ok(Model { name, config, tied, generation, checkpoint: None, tokenizer: None, warnings })
+    Ok(Model { name, config, tied, names: Names::default(), generation, checkpoint: None, tokenizer: None, warnings })
 }
 
 /// Reads a model folder: config, headers of the weights, tokenizer.
@@ -59,10 +64,19 @@ pub fn load(folder: &Path) -> Result<Model> {
             .help("give the folder that the file is in"));
     }
     let mut model = load_config(folder)?;
+    if let Some(missing) = model.config.architecture.missing {
+        let name = model.config.architecture.name;
+        return Err(Diag::new("model", format!("`{name}` is not compiled by this version: {missing}"))
+            .place(folder.display())
+            .found(name)
+            .expected("a text model")
+            .help("`llamac plan` shows what its text half needs"));
+    }
     let checkpoint = Checkpoint::open(folder)?;
-    model.tied = model.config.tied.unwrap_or_else(|| checkpoint.tensor(tensors::HEAD).is_none());
+    model.names = Names::of(&checkpoint);
+    model.tied = model.config.tied.unwrap_or_else(|| checkpoint.tensor(model.names.head).is_none());
     model.warnings.extend_from_slice(checkpoint.warnings());
-    model.warnings.extend(tensors::check(&checkpoint, &model.config, model.tied)?);
+    model.warnings.extend(tensors::check(&checkpoint, &model.config, model.tied, &model.names)?);
     model.checkpoint = Some(checkpoint);
 
     let tokenizer = load_tokenizer(folder, model.config.vocab)?;
@@ -79,7 +93,7 @@ impl Model {
 
     /// Element type of the weights: that of the checkpoint, else what the config claims, else bf16.
     pub fn dtype(&self) -> DType {
-        let stored = self.checkpoint.as_ref().and_then(|c| tensors::dtype(c, tensors::EMBED, 1));
+        let stored = self.checkpoint.as_ref().and_then(|c| tensors::dtype(c, &self.names.embed(), 1));
         stored.or(self.config.dtype).unwrap_or(DType::Bf16)
     }
 
@@ -93,6 +107,7 @@ impl Model {
         let build = Build {
             config: &self.config,
             tied: self.tied,
+            names: self.names,
             name: &self.name,
             dtype: &stored,
             max_step: limits.max_step,

@@ -1,27 +1,28 @@
 //! Reuse of buffers in place, and barriers: a region waits for the others only if they touched what it touches.
 
-use super::program::{Body, Buffer, BufferId, Elem, Expr, Program, Region, Sink, View};
+use super::program::{Body, Buffer, BufferId, Elem, Expr, Program, Region, Segment, Sink, View};
 
 /// Lets a value take the place of an operand that dies in the expression that makes it, so that a residual stream stays in one
 /// buffer. `keep` are buffers that outlive the function; `out`, its result, is renamed with the others.
 pub(super) fn in_place(regions: &mut [Region], buffers: &[Buffer], keep: &[BufferId], out: &mut BufferId) {
     for i in 0..regions.len() {
-        let (Body::Dot { segments, .. } | Body::Map { segments }) = &regions[i].body else { continue };
+        let made: Vec<(BufferId, Vec<View>, usize)> = match &regions[i].body {
+            Body::Dot { segments, .. } | Body::Map { segments } => segments.iter().filter_map(made).collect(),
+            Body::Combine { residual, out, .. } => vec![(*out, vec![*residual], buffers[out.0 as usize].padded())],
+            _ => continue,
+        };
         let reads = regions[i].body.reads().0;
         let writes = regions[i].body.writes().0;
         let mut renames: Vec<(BufferId, BufferId)> = Vec::new();
-        for segment in segments {
-            let Sink::Store(to) = segment.sink else { continue };
-            let mut loads = Vec::new();
-            plain_loads(&segment.expr, &mut loads);
+        for (to, loads, columns) in made {
             let free = loads.into_iter().find(|v| {
                 let (a, b) = (&buffers[v.buffer.0 as usize], &buffers[to.0 as usize]);
                 v.col == 0
                     && v.buffer != to
                     && v.buffer != *out
-                    && (a.rows, a.width, a.layout, a.elem) == (b.rows, b.width, b.layout, Elem::F32)
+                    && (a.rows, a.times, a.width, a.layout, a.elem) == (b.rows, b.times, b.width, b.layout, Elem::F32)
                     && b.elem == Elem::F32
-                    && segment.blocks * 16 == b.padded()
+                    && columns == b.padded()
                     && !keep.contains(&v.buffer)
                     && !keep.contains(&to)
                     && reads.iter().filter(|r| **r == v.buffer).count() == 1
@@ -40,10 +41,18 @@ pub(super) fn in_place(regions: &mut [Region], buffers: &[Buffer], keep: &[Buffe
     }
 }
 
+/// The buffer that a segment fills, what it loads of the same element, and how many columns it makes.
+fn made(segment: &Segment) -> Option<(BufferId, Vec<View>, usize)> {
+    let Sink::Store(to) = segment.sink else { return None };
+    let mut loads = Vec::new();
+    plain_loads(&segment.expr, &mut loads);
+    Some((to, loads, segment.blocks * 16))
+}
+
 /// Loads whose element is read only where it is written.
 fn plain_loads(expr: &Expr, out: &mut Vec<View>) {
     match expr {
-        Expr::Acc(_) | Expr::Vector { .. } => {}
+        Expr::Acc(_) | Expr::Vector { .. } | Expr::Row(_) => {}
         Expr::Load(v) => out.push(*v),
         Expr::Add(a, b) | Expr::Mul(a, b) => {
             plain_loads(a, out);

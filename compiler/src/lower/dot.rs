@@ -24,7 +24,7 @@ pub(super) fn dot_format(dtype: DType, act: &str) -> Option<(WeightFormat, bool)
 }
 
 /// How activations in that format are stored.
-fn act_elem(act: Act) -> Elem {
+pub(super) fn act_elem(act: Act) -> Elem {
     match act {
         Act::F32 => Elem::F32,
         Act::Bf16 => Elem::Bf16,
@@ -172,6 +172,7 @@ impl FuncLower<'_, '_> {
             }
             match inst.op {
                 OpKind::Silu => {}
+                OpKind::RowScale if operand == 0 && self.ready(i, 1) => {}
                 OpKind::Add | OpKind::Mul | OpKind::SwiGlu if self.ready(i, 1 - operand) => {}
                 OpKind::Rope if operand == 0 && inst.word("layout") == "interleaved" && self.ready(i, 1) => {}
                 OpKind::KvWrite | OpKind::RopeKvWrite if operand < 2 && self.cache_is_quiet(at, i) => {
@@ -217,9 +218,10 @@ impl FuncLower<'_, '_> {
         let uses = &self.uses[value.0 as usize];
         let rounds = |&(i, operand): &(usize, usize)| {
             let inst = &self.func.body[i];
-            matches!(inst.op, OpKind::Linear | OpKind::LinearAdd)
+            let weight = if inst.op == OpKind::MoeLinearAdd { 2 } else { 1 };
+            matches!(inst.op, OpKind::Linear | OpKind::LinearAdd | OpKind::MoeLinearAdd)
                 && operand == 0
-                && matches!(inst.operands[1], Operand::Weight(w)
+                && matches!(inst.operands[weight], Operand::Weight(w)
                     if dot_format(self.func.weights[w.0 as usize].ty.dtype, inst.word("act")).is_some_and(|(f, _)| f.act == Act::Bf16))
         };
         if !uses.is_empty() && !self.is_result[value.0 as usize] && uses.iter().all(rounds) { Elem::Bf16 } else { Elem::F32 }
@@ -235,7 +237,9 @@ impl FuncLower<'_, '_> {
         let from = self.activations(x, norm, Elem::F32, false)?;
         let name = format!("{}.i8", self.func.values[x.0 as usize].name);
         let out = self.b.buffer(&name, rows, width, layout, Elem::I8, Role::Scratch);
-        self.regions.push(Region { name, rows, barrier: true, body: Body::Quantize { x: from, out } });
+        let times = self.b.program.buffer(from.buffer).times;
+        self.b.program.buffers[out.0 as usize].times = times;
+        self.regions.push(Region { name, rows, times, barrier: true, body: Body::Quantize { x: from, out } });
         Ok(out)
     }
 
@@ -262,7 +266,7 @@ impl FuncLower<'_, '_> {
                 let name = format!("{}.norm", self.func.values[x.0 as usize].name);
                 let out = self.b.buffer(&name, rows, width, layout, elem, Role::Scratch);
                 let body = self.norm_body(x, gamma, f64::from_bits(eps), 0, out)?;
-                self.regions.push(Region { name, rows, barrier: true, body });
+                self.regions.push(Region { name, rows, times: 1, barrier: true, body });
                 if round { self.copy(x, View { buffer: out, col: 0 }, elem, true)? } else { out }
             }
         };

@@ -5,7 +5,7 @@ use llamac_ir::module::{Func, Inst, Operand, ValueId, WeightId};
 use llamac_ir::op::OpKind;
 use llamac_runtime::abi::ScheduleEntry;
 
-use super::layout::{Layout, layouts, pad, results, width};
+use super::layout::{Layout, layouts, pad, results};
 use super::module::Builder;
 use super::program::*;
 use super::{LowerError, coalesce, weights};
@@ -37,7 +37,7 @@ pub(super) struct FuncLower<'a, 'm> {
     /// For each value, the instructions and operand numbers that read it.
     pub(super) uses: Vec<Vec<(usize, usize)>>,
     pub(super) is_result: Vec<bool>,
-    locs: Vec<Option<Loc>>,
+    pub(super) locs: Vec<Option<Loc>>,
     /// For each instruction, whether a region before it has done it, operand by operand for cache writes.
     pub(super) done: Vec<[bool; 2]>,
     pub(super) regions: Vec<Region>,
@@ -45,6 +45,8 @@ pub(super) struct FuncLower<'a, 'm> {
     pub(super) copies: Vec<(CopyKey, BufferId)>,
     /// Buffers of the region that is being formed: nothing in it may read them.
     pub(super) pending: Vec<BufferId>,
+    /// For the results of `route`: the list of places.
+    pub(super) lists: Vec<(ValueId, BufferId)>,
     cache: Option<(Cache, usize)>,
 }
 
@@ -90,6 +92,7 @@ impl<'a, 'm> FuncLower<'a, 'm> {
             regions: Vec::new(),
             copies: Vec::new(),
             pending: Vec::new(),
+            lists: Vec::new(),
             cache: None,
         })
     }
@@ -112,6 +115,9 @@ impl<'a, 'm> FuncLower<'a, 'm> {
             | OpKind::UnitLinear
             | OpKind::NormLinearSwiGlu
             | OpKind::UnitLinearSwiGlu => return self.dot(at),
+            OpKind::Route => return self.route(inst),
+            OpKind::MoeLinearSwiGlu => return self.moe_linear_swiglu(inst),
+            OpKind::MoeLinearAdd => return self.moe_linear_add(inst),
             OpKind::Layers => return self.layers(inst),
             OpKind::Attention => return self.attention(inst),
             OpKind::GatherRows => return self.gather_rows(inst),
@@ -134,6 +140,13 @@ impl<'a, 'm> FuncLower<'a, 'm> {
                 let out = self.result_buffer(result, Elem::F32)?;
                 self.region(result, Body::RopeAngles { inv_freq, out })
             }
+            OpKind::AttnTemperature => {
+                let set = self.rows(result)?;
+                self.expect_index(inst.operands[0], Index::Pos, set)?;
+                let out = self.result_buffer(result, Elem::F32)?;
+                let (floor_scale, attn_scale) = (inst.float("floor_scale"), inst.float("attn_scale"));
+                self.region(result, Body::AttnTemperature { floor_scale, attn_scale, out })
+            }
             OpKind::RmsNorm | OpKind::RmsUnit => {
                 let x = self.value_operand(inst, 0)?;
                 let gamma = if inst.op == OpKind::RmsNorm { Some(self.weight_operand(inst, 1)?) } else { None };
@@ -151,7 +164,7 @@ impl<'a, 'm> FuncLower<'a, 'm> {
                 self.region(result, Body::RopeHalf { x, angles, heads, head_dim, out })
             }
             OpKind::SliceCols => self.slice(inst),
-            OpKind::Rope | OpKind::Silu | OpKind::Add | OpKind::Mul | OpKind::SwiGlu => {
+            OpKind::Rope | OpKind::Silu | OpKind::Add | OpKind::Mul | OpKind::SwiGlu | OpKind::RowScale => {
                 let expr = self.elementwise(inst, None)?;
                 let blocks = self.layout(result).padded(self.width(result)?) / 16;
                 let segment = self.segment(at, result, expr, 0, blocks, 1)?;
@@ -181,6 +194,7 @@ impl<'a, 'm> FuncLower<'a, 'm> {
             OpKind::Add => Expr::Add(operand(self, 0)?, operand(self, 1)?),
             OpKind::Mul => Expr::Mul(operand(self, 0)?, operand(self, 1)?),
             OpKind::Silu => Expr::Silu(operand(self, 0)?),
+            OpKind::RowScale => Expr::Mul(operand(self, 0)?, Box::new(Expr::Row(self.view_operand(inst, 1)?))),
             OpKind::SwiGlu => Expr::Mul(Box::new(Expr::Silu(operand(self, 0)?)), operand(self, 1)?),
             _ => Expr::Rope { x: operand(self, 0)?, angles: self.view_operand(inst, 1)?, head_dim: pad(inst.int("head_dim")) },
         })
@@ -352,7 +366,13 @@ impl<'a, 'm> FuncLower<'a, 'm> {
         }
         let (width, layout) = (self.width(v)?, self.layout(v));
         let wanted = self.b.buffer("logits", 1, width, layout, Elem::F32, Role::Logits);
-        self.regions.push(Region { name: "logits".to_owned(), rows: 1, barrier: true, body: Body::RowGather { x: out, out: wanted } });
+        self.regions.push(Region {
+            name: "logits".to_owned(),
+            rows: 1,
+            times: 1,
+            barrier: true,
+            body: Body::RowGather { x: out, out: wanted },
+        });
         Ok(wanted)
     }
 
@@ -381,127 +401,11 @@ impl<'a, 'm> FuncLower<'a, 'm> {
         }
         Ok((Loc::View(out), self.cache))
     }
-
-    // What the walk asks and makes.
-
-    pub(super) fn region(&mut self, value: ValueId, body: Body) -> Result<(), LowerError> {
-        let name = self.func.values[value.0 as usize].name.clone();
-        let rows = match &body {
-            Body::RowGather { .. } => 1,
-            _ => self.rows(value)?,
-        };
-        self.regions.push(Region { name, rows, barrier: true, body });
-        self.pending.clear();
-        Ok(())
-    }
-
-    /// Row set of a value, by the symbol of its first dimension.
-    pub(super) fn rows(&self, value: ValueId) -> Result<usize, LowerError> {
-        let ty = &self.func.values[value.0 as usize].ty;
-        let found = ty.shape.first().and_then(|d| match (d.constant, &d.terms[..]) {
-            (0, [(name, 1)]) => self.b.symbols.iter().position(|s| s == name),
-            _ => None,
-        });
-        found.ok_or_else(|| LowerError::new(self.func, value, format_args!("is {ty}, whose rows are of no row set")))
-    }
-
-    pub(super) fn width(&self, value: ValueId) -> Result<usize, LowerError> {
-        width(self.func, value).ok_or_else(|| LowerError::new(self.func, value, "has no fixed width"))
-    }
-
-    pub(super) fn layout(&self, value: ValueId) -> Layout {
-        self.layouts[value.0 as usize]
-    }
-
-    fn loc(&self, value: ValueId) -> Result<Loc, LowerError> {
-        self.locs[value.0 as usize].ok_or_else(|| LowerError::new(self.func, value, "is read before it is made"))
-    }
-
-    /// Whether the value was made by a region before the one that is being formed.
-    pub(super) fn located(&self, value: ValueId) -> bool {
-        match self.locs[value.0 as usize] {
-            Some(Loc::View(v)) => !self.pending.contains(&v.buffer),
-            _ => false,
-        }
-    }
-
-    pub(super) fn view(&self, value: ValueId) -> Result<View, LowerError> {
-        match self.loc(value)? {
-            Loc::View(v) => Ok(v),
-            Loc::Index(..) => Err(LowerError::new(self.func, value, "holds numbers of rows, not features")),
-        }
-    }
-
-    pub(super) fn value_operand(&self, inst: &Inst, i: usize) -> Result<ValueId, LowerError> {
-        match inst.operands.get(i) {
-            Some(Operand::Value(v)) => Ok(*v),
-            _ => Err(LowerError::at(&self.func.name, format_args!("operand {i} of `{}` must be a value", inst.op.name()))),
-        }
-    }
-
-    pub(super) fn weight_operand(&self, inst: &Inst, i: usize) -> Result<WeightId, LowerError> {
-        match inst.operands.get(i) {
-            Some(Operand::Weight(w)) => Ok(*w),
-            _ => Err(LowerError::at(&self.func.name, format_args!("operand {i} of `{}` must be a weight", inst.op.name()))),
-        }
-    }
-
-    pub(super) fn view_operand(&self, inst: &Inst, i: usize) -> Result<View, LowerError> {
-        self.view(self.value_operand(inst, i)?)
-    }
-
-    fn expect_index(&self, operand: Operand, what: Index, set: usize) -> Result<(), LowerError> {
-        if let Operand::Value(v) = operand
-            && self.loc(v)? == Loc::Index(what, set)
-        {
-            return Ok(());
-        }
-        let name = match operand {
-            Operand::Value(v) => format!("%{}", self.func.values[v.0 as usize].name),
-            Operand::Weight(w) => format!("@{}", self.func.weights[w.0 as usize].name),
-        };
-        Err(LowerError::at(&self.func.name, format!("{name} is not the {what:?} of row set {set}")))
-    }
-
-    /// A new buffer that holds the value.
-    pub(super) fn result_buffer(&mut self, value: ValueId, elem: Elem) -> Result<BufferId, LowerError> {
-        let (rows, width, layout) = (self.rows(value)?, self.width(value)?, self.layout(value));
-        let name = self.func.values[value.0 as usize].name.clone();
-        let out = self.b.buffer(&name, rows, width, layout, elem, Role::Scratch);
-        self.locs[value.0 as usize] = Some(Loc::View(View { buffer: out, col: 0 }));
-        Ok(out)
-    }
-
-    /// A new buffer with the columns of a view, stored as `elem`, rounded to bf16 if asked.
-    pub(super) fn copy(&mut self, value: ValueId, from: View, elem: Elem, round: bool) -> Result<BufferId, LowerError> {
-        let (rows, width, layout) = (self.rows(value)?, self.width(value)?, self.layout(value));
-        let name = format!("{}.{}", self.func.values[value.0 as usize].name, elem.name());
-        let out = self.b.buffer(&name, rows, width, layout, elem, Role::Scratch);
-        let load = Expr::Load(from);
-        let expr = if round { Expr::Round(Box::new(load)) } else { load };
-        let segment = Segment { first: 0, blocks: layout.padded(width) / 16, lanes: 1, expr, sink: Sink::Store(out) };
-        self.regions.push(Region { name, rows, barrier: true, body: Body::Map { segments: vec![segment] } });
-        Ok(out)
-    }
-
-    pub(super) fn norm_body(
-        &mut self,
-        x: ValueId,
-        gamma: Option<WeightId>,
-        eps: f64,
-        group: usize,
-        out: BufferId,
-    ) -> Result<Body, LowerError> {
-        let (total, layout) = (self.width(x)?, self.layout(x));
-        let gamma = gamma.map(|w| weights::vector(self, w, RowOrder::Plain(layout))).transpose()?;
-        let width = if group == 0 { total } else { group };
-        Ok(Body::Norm { x: self.view(x)?, gamma, eps, groups: total / width, width, out })
-    }
 }
 
 /// Copies a whole buffer's columns into another of the same shape.
 fn copy_region(name: &str, program: &Program, from: View, to: BufferId) -> Region {
     let buffer = program.buffer(to);
     let segment = Segment { first: 0, blocks: buffer.padded() / 16, lanes: 1, expr: Expr::Load(from), sink: Sink::Store(to) };
-    Region { name: format!("{name}.out"), rows: buffer.rows, barrier: true, body: Body::Map { segments: vec![segment] } }
+    Region { name: format!("{name}.out"), rows: buffer.rows, times: 1, barrier: true, body: Body::Map { segments: vec![segment] } }
 }

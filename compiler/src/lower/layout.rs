@@ -53,8 +53,13 @@ pub(super) fn layouts(func: &Func) -> Result<Vec<Layout>, LowerError> {
         let values = || inst.operands.iter().filter_map(|o| if let Operand::Value(v) = o { Some(*v) } else { None });
         match inst.op {
             OpKind::Add | OpKind::Mul | OpKind::Silu | OpKind::SwiGlu => values().for_each(|v| sets.union(v, inst.results[0])),
-            OpKind::SliceCols | OpKind::GatherRows | OpKind::RmsNorm | OpKind::RmsUnit | OpKind::Rope => {
+            OpKind::SliceCols | OpKind::GatherRows | OpKind::RowScale | OpKind::RmsNorm | OpKind::RmsUnit | OpKind::Rope => {
                 if let Operand::Value(v) = inst.operands[0] {
+                    sets.union(v, inst.results[0]);
+                }
+            }
+            OpKind::MoeLinearAdd => {
+                if let Operand::Value(v) = inst.operands[3] {
                     sets.union(v, inst.results[0]);
                 }
             }

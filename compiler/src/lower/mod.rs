@@ -1,10 +1,11 @@
-//! Lowering: IR module to step program. `program` is the result as data, `region` what its regions do, `layout` the padding of features, `module` goes through
-//! a whole module, `func` walks one function,
-//! `dot` forms dot regions with what follows them, `coalesce` reuses buffers and places barriers, `plan` lays out arena, weights and cache,
+//! Lowering: IR module to step program. `program` is the result as data, `region` what its regions do, `layout` the padding of features,
+//! `module` goes through a whole module, `func` walks one function (`values` is what it asks and makes), `dot` forms dot regions with what follows them, `experts` those of
+//! mixtures of experts, `coalesce` reuses buffers and places barriers, `plan` lays out arena, weights and cache,
 //! `weights` lists what the packer must write, `print` is the text form. No code is made here (see `codegen`).
 
 mod coalesce;
 mod dot;
+mod experts;
 mod func;
 pub mod layout;
 mod module;
@@ -12,6 +13,7 @@ mod plan;
 mod print;
 pub mod program;
 mod region;
+mod values;
 mod weights;
 
 pub(crate) use module::kv_format;

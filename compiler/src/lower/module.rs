@@ -76,7 +76,7 @@ impl<'m> Builder<'m> {
             unique = format!("{name}.{n}");
             n += 1;
         }
-        self.program.buffers.push(Buffer { name: unique, rows, width, layout, elem, role, offset: 0 });
+        self.program.buffers.push(Buffer { name: unique, rows, width, layout, elem, role, times: 1, extra: 0, offset: 0 });
         BufferId(self.program.buffers.len() as u32 - 1)
     }
 
@@ -95,7 +95,7 @@ impl<'m> Builder<'m> {
         f.walk()?;
         let (result, cache) = f.layer_result(args)?;
         let regions = std::mem::take(&mut f.regions);
-        let copies = self.program.functions.iter().filter(|f| f.name.split('.').next() == Some(name)).count();
+        let copies = self.instances.iter().filter(|i| i.0 == name).count();
         let name_here = if copies == 0 { name.to_owned() } else { format!("{name}.{}", copies + 1) };
         self.program.functions.push(Function { name: name_here, area, kv_group: 0, regions });
         let function = self.program.functions.len() - 1;
@@ -146,8 +146,8 @@ impl<'m> Builder<'m> {
 /// The page format of a cache element.
 pub(crate) fn kv_format(elem: Elem) -> KvFormat {
     match elem {
-        Elem::F32 => KvFormat::F32,
-        // `cache_of` makes no other caches.
+        // `cache_of` makes no caches of whole numbers.
+        Elem::F32 | Elem::I32 => KvFormat::F32,
         Elem::Bf16 | Elem::I8 => KvFormat::Bf16,
     }
 }

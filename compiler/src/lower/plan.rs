@@ -120,9 +120,9 @@ impl Program {
         let calls = self.schedule.iter().map(|e| &self.areas[self.functions[e.function as usize].area]);
         for weight in main.chain(calls).flat_map(|a| &a.weights) {
             match weight.form {
-                WeightForm::Matrix { n, k, .. } if weight.streamed => {
-                    bytes += weight.bytes;
-                    macs += (n * k) as u64;
+                WeightForm::Matrix { n, k, experts, .. } if weight.streamed => {
+                    bytes += weight.bytes / experts as u64 * weight.used as u64;
+                    macs += (weight.used * n * k) as u64;
                 }
                 WeightForm::Matrix { rows, n, .. } => bytes += weight.bytes / rows.padded(n).max(1) as u64,
                 WeightForm::Vector { .. } => bytes += weight.bytes,
@@ -159,10 +159,10 @@ impl Program {
             let function = &self.functions[f];
             let weights = &self.areas[function.area].weights;
             let dots = function.regions.iter().filter(|r| r.rows == 0).filter_map(|r| match r.body {
-                Body::Dot { weight, .. } => weights.get(weight),
+                Body::Dot { weight, .. } | Body::ExpertDot { weight, .. } => weights.get(weight),
                 _ => None,
             });
-            dots.map(|w| if let WeightForm::Matrix { n, k, .. } = w.form { (n * k) as u64 } else { 0 }).sum::<u64>()
+            dots.map(|w| if let WeightForm::Matrix { n, k, .. } = w.form { (w.used * n * k) as u64 } else { 0 }).sum::<u64>()
         };
         runs.chain(calls).map(macs_of).sum()
     }

@@ -20,16 +20,8 @@ impl fmt::Display for Program {
         }
         writeln!(f)?;
         for b in self.live_buffers() {
-            writeln!(
-                f,
-                "buffer {}: {}[rows{}, {}] {} at {}",
-                b.name,
-                b.elem.name(),
-                b.rows,
-                shape(b.width, b.layout),
-                role(b.role),
-                b.offset
-            )?;
+            let (rows, shape) = (times(b.rows, b.times), shape(b.width, b.layout));
+            writeln!(f, "buffer {}: {}[{rows}, {shape}] {} at {}", b.name, b.elem.name(), role(b.role), b.offset)?;
         }
         let mut printed = Vec::new();
         for function in &self.functions {
@@ -82,7 +74,7 @@ impl Program {
     fn region(&self, f: &mut fmt::Formatter<'_>, area: &Area, region: &Region) -> fmt::Result {
         let weight = |i: &usize| format!("@{}", area.weights[*i].weight.name);
         let name = |b: &BufferId| self.buffer(*b).name.clone();
-        write!(f, "  %{} rows{}: ", region.name, region.rows)?;
+        write!(f, "  %{} {}: ", region.name, times(region.rows, region.times))?;
         match &region.body {
             Body::Gather { table, out } => writeln!(f, "gather {} -> {}", weight(table), name(out)),
             Body::RopeAngles { inv_freq, out } => writeln!(f, "rope_angles {} -> {}", weight(inv_freq), name(out)),
@@ -95,6 +87,23 @@ impl Program {
             Body::Dot { weight: w, x, segments } => {
                 writeln!(f, "dot {} * {}", weight(w), self.view(*x))?;
                 segments.iter().try_for_each(|s| self.segment(f, area, s))
+            }
+            Body::Route { scores, experts, top_k, ids, gates } => {
+                writeln!(f, "route {} top {top_k} of {experts} -> {}, {}", self.view(*scores), name(ids), name(gates))
+            }
+            Body::Group { ids, list, .. } => writeln!(f, "group {} -> {}", name(ids), name(list)),
+            Body::ExpertRows { x, gates, list, out, .. } => {
+                writeln!(f, "expert_rows {} * {} by {} -> {}", self.view(*x), name(gates), name(list), name(out))
+            }
+            Body::ExpertDot { weight: w, list, x, segments } => {
+                writeln!(f, "expert_dot {} * {} by {}", weight(w), self.view(*x), name(list))?;
+                segments.iter().try_for_each(|s| self.segment(f, area, s))
+            }
+            Body::Combine { rows, list, residual, out, .. } => {
+                writeln!(f, "combine {} + {} by {} -> {}", self.view(*residual), name(rows), name(list), name(out))
+            }
+            Body::AttnTemperature { floor_scale, attn_scale, out } => {
+                writeln!(f, "attn_temperature floor_scale={floor_scale:?} attn_scale={attn_scale:?} -> {}", name(out))
             }
             Body::Map { segments } => {
                 writeln!(f, "map")?;
@@ -126,6 +135,7 @@ impl Program {
             Expr::Acc(0) => "acc".to_owned(),
             Expr::Acc(n) => format!("acc{n}"),
             Expr::Load(v) => self.view(*v),
+            Expr::Row(v) => format!("row({})", self.view(*v)),
             Expr::Vector { weight, start, stride } => {
                 let name = &area.weights[*weight].weight.name;
                 if (*start, *stride) == (0, 16) { format!("@{name}") } else { format!("@{name}[{start}+{stride}b]") }
@@ -149,6 +159,10 @@ fn role(role: Role) -> &'static str {
     }
 }
 
+fn times(rows: usize, times: usize) -> String {
+    if times > 1 { format!("rows{rows} x {times}") } else { format!("rows{rows}") }
+}
+
 fn shape(width: usize, layout: Layout) -> String {
     let padded = layout.padded(width);
     match layout {
@@ -167,7 +181,10 @@ impl fmt::Display for Form<'_> {
             RowOrder::GateUp(l) => format!("2 x {}", shape(n / 2, *l)),
         };
         match self.0 {
-            WeightForm::Matrix { format, rows, cols, n, k } => write!(f, "{}[{}, {}]", format.name, order(rows, *n), shape(*k, *cols)),
+            WeightForm::Matrix { format, rows, cols, n, k, experts } => {
+                let experts = if *experts > 1 { format!("{experts} x ") } else { String::new() };
+                write!(f, "{experts}{}[{}, {}]", format.name, order(rows, *n), shape(*k, *cols))
+            }
             WeightForm::Vector { rows, n } => write!(f, "vector[{}]", order(rows, *n)),
         }
     }

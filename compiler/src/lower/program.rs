@@ -64,13 +64,15 @@ pub enum Elem {
     Bf16,
     /// 1 byte, with sums and scales behind the row: `Act::I8` of the runtime.
     I8,
+    /// 4 bytes, a whole number.
+    I32,
 }
 
 impl Elem {
     /// Bytes of one.
     pub const fn bytes(self) -> usize {
         match self {
-            Elem::F32 => 4,
+            Elem::F32 | Elem::I32 => 4,
             Elem::Bf16 => 2,
             Elem::I8 => 1,
         }
@@ -81,6 +83,7 @@ impl Elem {
             Elem::F32 => "f32",
             Elem::Bf16 => "bf16",
             Elem::I8 => "i8",
+            Elem::I32 => "i32",
         }
     }
 }
@@ -92,6 +95,8 @@ pub struct Buffer {
     pub name: String,
     /// Row set: 0 all new tokens, 1 rows whose logits are wanted.
     pub rows: usize,
+    /// Rows for each row of the set: more than 1 for what is computed for each chosen expert, in the order of places (see `Body::Group`).
+    pub times: usize,
     /// Features of a row, padding not counted.
     pub width: usize,
     /// Order and padding of the features.
@@ -100,6 +105,8 @@ pub struct Buffer {
     pub elem: Elem,
     /// What it is.
     pub role: Role,
+    /// Bytes that it needs beside its rows.
+    pub extra: u64,
     /// Byte offset in the arena.
     pub offset: u64,
 }
@@ -125,14 +132,14 @@ impl Buffer {
     /// Bytes from one row to the next.
     pub fn stride(&self) -> u64 {
         let row = match self.elem {
-            Elem::F32 | Elem::Bf16 => self.padded() * self.elem.bytes(),
+            Elem::F32 | Elem::Bf16 | Elem::I32 => self.padded() * self.elem.bytes(),
             Elem::I8 => Act::I8.row_bytes(self.padded()),
         };
         (row + ROW_GAP) as u64
     }
     /// Bytes for the most rows that it can have.
     pub fn bytes(&self, limits: &Limits) -> u64 {
-        self.stride() * if self.rows == 0 { limits.max_step } else { limits.max_rows } as u64
+        self.stride() * (self.times * if self.rows == 0 { limits.max_step } else { limits.max_rows }) as u64 + self.extra
     }
 }
 
@@ -160,6 +167,8 @@ pub struct PlacedWeight {
     pub bytes: u64,
     /// Whether every step reads all of it (an embedding table is only gathered from).
     pub streamed: bool,
+    /// Experts that a step of one token reads; 1 for a weight without experts.
+    pub used: usize,
 }
 
 /// How a weight is stored.
@@ -177,6 +186,8 @@ pub enum WeightForm {
         n: usize,
         /// Columns, true.
         k: usize,
+        /// Matrices of that form, one after the other; 1 for a weight without experts.
+        experts: usize,
     },
     /// f32 elements, zeros in the padding.
     Vector {

@@ -10,6 +10,8 @@ pub struct Region {
     pub name: String,
     /// Row set that it iterates over.
     pub rows: usize,
+    /// How often it iterates over the set: as [`Buffer::times`].
+    pub times: usize,
     /// Whether every thread must have finished the regions before it.
     pub barrier: bool,
     /// What it does.
@@ -70,6 +72,81 @@ pub enum Body {
         x: View,
         /// What becomes of the result columns; in order, not overlapping.
         segments: Vec<Segment>,
+    },
+    /// Chooses the experts of each row.
+    Route {
+        /// f32 rows of scores.
+        scores: View,
+        /// Experts to choose from.
+        experts: usize,
+        /// Experts of a row.
+        top_k: usize,
+        /// i32 rows of `top_k` numbers of experts.
+        ids: BufferId,
+        /// f32 rows of `top_k` gates.
+        gates: BufferId,
+    },
+    /// Sorts pairs of row and choice by expert, on one thread: a pair's number in that order is its place. `abi::GroupArgs` has the list.
+    Group {
+        /// Rows of numbers of experts.
+        ids: BufferId,
+        /// Experts to choose from.
+        experts: usize,
+        /// Experts of a row.
+        top_k: usize,
+        /// The list.
+        list: BufferId,
+    },
+    /// The gated input of each place.
+    ExpertRows {
+        /// f32 rows.
+        x: View,
+        /// f32 rows of gates.
+        gates: BufferId,
+        /// Experts to choose from.
+        experts: usize,
+        /// Experts of a row.
+        top_k: usize,
+        /// The list.
+        list: BufferId,
+        /// f32 rows by place.
+        out: BufferId,
+    },
+    /// As `Dot`, for each expert over its places alone; an expert without places is not read. Every thread has a share of the blocks of
+    /// every expert, so that shares are equal however uneven the experts are.
+    ExpertDot {
+        /// Matrices of all experts, in the function's area.
+        weight: usize,
+        /// The list.
+        list: BufferId,
+        /// Rows by place in the weight format's activation format.
+        x: View,
+        /// What becomes of the result columns; in order, not overlapping.
+        segments: Vec<Segment>,
+    },
+    /// Adds up the results of a row's experts and its residual.
+    Combine {
+        /// f32 rows by place.
+        rows: BufferId,
+        /// Experts to choose from.
+        experts: usize,
+        /// Experts of a row.
+        top_k: usize,
+        /// The list.
+        list: BufferId,
+        /// f32 rows.
+        residual: View,
+        /// f32 rows.
+        out: BufferId,
+    },
+    /// Factor on the queries of each row by its position, in all sixteen columns.
+    AttnTemperature {
+        /// Positions from one step of it to the next.
+        floor_scale: f64,
+        /// Factor on the logarithm.
+        attn_scale: f64,
+        /// f32 rows.
+        out: BufferId,
     },
     /// Elementwise work.
     Map {
@@ -148,6 +225,8 @@ pub enum Expr {
     Acc(usize),
     /// Columns `col + 16 b ..` of the row.
     Load(View),
+    /// Columns `col .. col + 16` of the row, whatever the block.
+    Row(View),
     /// Elements `start + stride b ..` of a vector in the function's area.
     Vector {
         /// Which weight.
@@ -188,7 +267,7 @@ impl Expr {
     pub fn views(&self, f: &mut impl FnMut(View)) {
         match self {
             Expr::Acc(_) | Expr::Vector { .. } => {}
-            Expr::Load(v) => f(*v),
+            Expr::Load(v) | Expr::Row(v) => f(*v),
             Expr::Add(a, b) | Expr::Mul(a, b) => {
                 a.views(f);
                 b.views(f);
@@ -218,7 +297,15 @@ impl Body {
     pub fn reads(&self) -> (Vec<BufferId>, bool) {
         let mut out = Vec::new();
         match self {
-            Body::Gather { .. } | Body::RopeAngles { .. } => {}
+            Body::Gather { .. } | Body::RopeAngles { .. } | Body::AttnTemperature { .. } => {}
+            Body::Route { scores, .. } => out.push(scores.buffer),
+            Body::Group { ids, .. } => out.push(*ids),
+            Body::ExpertRows { x, gates, list, .. } => out.extend([x.buffer, *gates, *list]),
+            Body::Combine { rows, list, residual, .. } => out.extend([*rows, *list, residual.buffer]),
+            Body::ExpertDot { list, x, segments, .. } => {
+                out.extend([*list, x.buffer]);
+                segments.iter().for_each(|s| s.expr.views(&mut |v| out.push(v.buffer)));
+            }
             Body::RowGather { x, .. } => out.push(*x),
             Body::Norm { x, .. } | Body::Quantize { x, .. } => out.push(x.buffer),
             Body::Dot { x, segments, .. } => {
@@ -241,8 +328,13 @@ impl Body {
             | Body::Norm { out, .. }
             | Body::Quantize { out, .. }
             | Body::RopeHalf { out, .. }
+            | Body::Group { list: out, .. }
+            | Body::ExpertRows { out, .. }
+            | Body::Combine { out, .. }
+            | Body::AttnTemperature { out, .. }
             | Body::Attention { out, .. } => (vec![*out], false),
-            Body::Dot { segments, .. } | Body::Map { segments } => {
+            Body::Route { ids, gates, .. } => (vec![*ids, *gates], false),
+            Body::Dot { segments, .. } | Body::ExpertDot { segments, .. } | Body::Map { segments } => {
                 let stores = segments.iter().filter_map(|s| if let Sink::Store(b) = s.sink { Some(b) } else { None });
                 (stores.collect(), segments.iter().any(|s| !matches!(s.sink, Sink::Store(_))))
             }
@@ -254,7 +346,7 @@ impl Body {
         fn expr(e: &mut Expr, f: &mut impl FnMut(&mut BufferId)) {
             match e {
                 Expr::Acc(_) | Expr::Vector { .. } => {}
-                Expr::Load(v) => f(&mut v.buffer),
+                Expr::Load(v) | Expr::Row(v) => f(&mut v.buffer),
                 Expr::Add(a, b) | Expr::Mul(a, b) => {
                     expr(a, f);
                     expr(b, f);
@@ -267,7 +359,11 @@ impl Body {
             }
         }
         match self {
-            Body::Gather { out, .. } | Body::RopeAngles { out, .. } => f(out),
+            Body::Gather { out, .. } | Body::RopeAngles { out, .. } | Body::AttnTemperature { out, .. } => f(out),
+            Body::Route { scores, ids, gates, .. } => [&mut scores.buffer, ids, gates].into_iter().for_each(&mut *f),
+            Body::Group { ids, list, .. } => [ids, list].into_iter().for_each(&mut *f),
+            Body::ExpertRows { x, gates, list, out, .. } => [&mut x.buffer, gates, list, out].into_iter().for_each(&mut *f),
+            Body::Combine { rows, list, residual, out, .. } => [rows, list, &mut residual.buffer, out].into_iter().for_each(&mut *f),
             Body::RowGather { x, out } => {
                 f(x);
                 f(out);
@@ -285,7 +381,7 @@ impl Body {
                 f(&mut q.buffer);
                 f(out);
             }
-            Body::Dot { segments, .. } | Body::Map { segments } => {
+            Body::Dot { segments, .. } | Body::ExpertDot { segments, .. } | Body::Map { segments } => {
                 for s in segments.iter_mut() {
                     expr(&mut s.expr, f);
                     if let Sink::Store(b) = &mut s.sink {
@@ -294,8 +390,10 @@ impl Body {
                 }
             }
         }
-        if let Body::Dot { x, .. } = self {
-            f(&mut x.buffer);
+        match self {
+            Body::Dot { x, .. } => f(&mut x.buffer),
+            Body::ExpertDot { x, list, .. } => [&mut x.buffer, list].into_iter().for_each(&mut *f),
+            _ => {}
         }
     }
 }

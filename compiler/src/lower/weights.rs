@@ -20,7 +20,23 @@ pub(super) fn matrix(
     cols: Layout,
 ) -> Result<usize, LowerError> {
     let (n, k) = sizes(f, weight)?;
-    place(f, weight, WeightForm::Matrix { format, rows, cols, n, k }, true)
+    place(f, weight, WeightForm::Matrix { format, rows, cols, n, k, experts: 1 }, true, 1)
+}
+
+/// Matrices of experts `[experts, n, k]`, of which a token reads `used`.
+pub(super) fn experts(
+    f: &mut FuncLower<'_, '_>,
+    weight: WeightId,
+    format: WeightFormat,
+    rows: RowOrder,
+    cols: Layout,
+    used: usize,
+) -> Result<usize, LowerError> {
+    let w = &f.func.weights[weight.0 as usize];
+    match w.ty.sizes().as_deref() {
+        Some(&[experts, n, k]) => place(f, weight, WeightForm::Matrix { format, rows, cols, n, k, experts }, true, used),
+        _ => Err(LowerError::at(&f.func.name, format!("@{} is {}, but must be a matrix for each expert", w.name, w.ty))),
+    }
 }
 
 /// A matrix that rows are gathered from.
@@ -37,14 +53,14 @@ pub(super) fn table(f: &mut FuncLower<'_, '_>, weight: WeightId) -> Result<usize
     };
     let (n, k) = sizes(f, weight)?;
     let rows = RowOrder::Plain(Layout::Plain);
-    place(f, weight, WeightForm::Matrix { format, rows, cols: Layout::Plain, n, k }, false)
+    place(f, weight, WeightForm::Matrix { format, rows, cols: Layout::Plain, n, k, experts: 1 }, false, 1)
 }
 
 /// A vector, as f32.
 pub(super) fn vector(f: &mut FuncLower<'_, '_>, weight: WeightId, rows: RowOrder) -> Result<usize, LowerError> {
     let w = &f.func.weights[weight.0 as usize];
     match w.ty.sizes().as_deref() {
-        Some([n]) => place(f, weight, WeightForm::Vector { rows, n: *n }, true),
+        Some([n]) => place(f, weight, WeightForm::Vector { rows, n: *n }, true, 1),
         _ => Err(LowerError::at(&f.func.name, format!("@{} is {}, but must be a vector", w.name, w.ty))),
     }
 }
@@ -58,14 +74,14 @@ fn sizes(f: &FuncLower<'_, '_>, weight: WeightId) -> Result<(usize, usize), Lowe
 }
 
 /// The weight's number in the area; the same recipe in the same form is stored once (tied embeddings).
-fn place(f: &mut FuncLower<'_, '_>, weight: WeightId, form: WeightForm, streamed: bool) -> Result<usize, LowerError> {
+fn place(f: &mut FuncLower<'_, '_>, weight: WeightId, form: WeightForm, streamed: bool, used: usize) -> Result<usize, LowerError> {
     let weight = &f.func.weights[weight.0 as usize];
     let area = &mut f.b.program.areas[f.area];
     if let Some(i) = area.weights.iter().position(|w| w.form == form && w.weight.recipe == weight.recipe && w.weight.ty == weight.ty) {
         area.weights[i].streamed |= streamed;
         return Ok(i);
     }
-    area.weights.push(PlacedWeight { weight: weight.clone(), form, offset: 0, bytes: form.bytes(), streamed });
+    area.weights.push(PlacedWeight { weight: weight.clone(), form, offset: 0, bytes: form.bytes(), streamed, used });
     Ok(area.weights.len() - 1)
 }
 
@@ -73,7 +89,9 @@ impl WeightForm {
     /// Bytes in the artifact.
     pub fn bytes(&self) -> u64 {
         match self {
-            WeightForm::Matrix { format, rows, cols, n, k } => format.matrix_bytes(rows.padded(*n), cols.padded(*k)) as u64,
+            WeightForm::Matrix { format, rows, cols, n, k, experts } => {
+                *experts as u64 * format.matrix_bytes(rows.padded(*n), cols.padded(*k)) as u64
+            }
             WeightForm::Vector { rows, n } => (pad(rows.padded(*n)) * 4) as u64,
         }
     }

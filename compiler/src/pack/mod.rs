@@ -88,6 +88,13 @@ struct Job<'a> {
     progress: &'a (dyn Fn(u64) + Sync),
 }
 
+/// First row and number of rows of a block whose true rows follow each other with nothing but padding behind them.
+fn run(sources: &[Option<usize>; ROWS]) -> Option<(usize, usize)> {
+    let first = sources[0]?;
+    let count = sources.iter().zip(first..).take_while(|(row, next)| **row == Some(*next)).count();
+    sources[count..].iter().all(Option::is_none).then_some((first, count))
+}
+
 /// Buffers of a thread, used again for every piece.
 #[derive(Default)]
 struct Room {
@@ -127,7 +134,7 @@ impl Job<'_> {
         let mut at = 0;
         match self.item.kind {
             WeightForm::Vector { rows, n } => self.vector(&order::vector(rows, n), room)?,
-            WeightForm::Matrix { format, rows, cols, n, k } => {
+            WeightForm::Matrix { format, rows, cols, n, k, experts } => {
                 let first = number * self.blocks_per_piece();
                 let blocks = first..(first + self.blocks_per_piece()).min(self.blocks());
                 at = first * self.block_bytes();
@@ -135,7 +142,9 @@ impl Job<'_> {
                 room.out.resize(blocks.len() * self.block_bytes(), 0);
                 let columns = Columns::new(cols, k);
                 for (block, out) in blocks.zip(0..) {
-                    let sources = order::block(rows, n, block);
+                    // Experts follow each other, in the artifact and among the recipe's rows.
+                    let each = self.blocks() / experts;
+                    let sources = order::block(rows, n, block % each).map(|row| row.map(|row| block / each * n + row));
                     let at = out * self.block_bytes();
                     match packer(&format) {
                         Some(pack) => self.block(&sources, &columns, &format, pack, room, at)?,
@@ -195,7 +204,13 @@ impl Job<'_> {
         let k = columns.padded().next_multiple_of(format.k_unit);
         room.panel.clear();
         room.panel.resize(ROWS * k, 0.0);
+        // Neighbours are read together: a row of a transposed tensor by itself would cost all of it.
         room.row.resize(self.prepared.columns(), 0.0);
+        if let (Some((first, count)), Some(_)) = (run(sources), columns.plain()) {
+            self.prepared.band(first, count, &mut room.panel, k).map_err(|e| unreadable(self.item, &e))?;
+            pack(&room.panel, k, &mut room.out[at..][..format.block_bytes(k)]);
+            return Ok(());
+        }
         for (lane, row) in sources.iter().enumerate() {
             let Some(row) = *row else { continue };
             let to = &mut room.panel[lane * k..][..k];

@@ -46,6 +46,58 @@ fn embed_takes_rows_of_the_table() {
 }
 
 #[test]
+fn gates_are_sigmoids_of_the_largest_scores_and_ties_go_to_the_lowest_index() {
+    let half = 1.0 / (1.0 + (-0.5f64).exp());
+    near(&run("top_gates %a, top_k=1", "", &[f(3, &[0.5, 0.5, 0.25, -9.0, 0.0, -1.0])]), &[half, 0.0, 0.0, 0.0, 0.5, 0.0]);
+    near(&run("top_gates %a, top_k=2", "", &[f(3, &[0.5, 0.0, 0.0])]), &[half, 0.5, 0.0]);
+}
+
+#[test]
+fn experts_scale_multiply_and_sum() {
+    assert_eq!(run("expert_scale %a, %b", "", &[f(2, &[1.0, 2.0]), f(3, &[0.5, 0.0, 2.0])]), [0.5, 1.0, 0.0, 0.0, 2.0, 4.0]);
+    let x = Tensor::f32(&[1, 2, 2], vec![1.0, 10.0, 2.0, 20.0]);
+    let w = "weight @w = literal([2, 1, 2], 1.0, 2.0, 3.0, 4.0)";
+    assert_eq!(run("expert_linear %a, @w", w, std::slice::from_ref(&x)), [21.0, 86.0]);
+    assert_eq!(run("expert_sum %a", "", &[x]), [3.0, 30.0]);
+}
+
+#[test]
+fn chosen_experts_are_every_expert_with_the_others_masked() {
+    let mut rng = Rng(21);
+    let (x, scores, residual) = (f(4, &rng.floats(12)), f(3, &rng.floats(9)), f(4, &rng.floats(12)));
+    let mut weight = |name: &str, shape: [usize; 3]| {
+        let data: Vec<String> = rng.floats(shape.iter().product()).iter().map(|x| format!(", {x:?}")).collect();
+        format!("weight @{name} = literal([{}, {}, {}]{}) ", shape[0], shape[1], shape[2], data.concat())
+    };
+    let weights = weight("up", [3, 10, 4]) + &weight("down", [3, 4, 5]);
+    for (top_k, act) in [(1, "f32"), (2, "bf16"), (3, "f32")] {
+        let plain = format!(
+            "{weights} %g = top_gates %b, top_k={top_k} %z = expert_scale %a, %g %u = expert_linear %z, @up, act={act} \
+             %u0 = slice_cols %u, start=0, len=5 %u1 = slice_cols %u, start=5, len=5 %s = silu %u0 %m = mul %s, %u1 \
+             %d = expert_linear %m, @down, act={act} %t = expert_sum %d %y = add %c, %t return %y"
+        );
+        let fused = format!(
+            "{weights} %i, %g = route %b, top_k={top_k} %m = moe_linear_swiglu %a, %i, %g, @up, act={act} \
+             %y = moe_linear_add %m, %i, @down, %c, act={act} return %y"
+        );
+        let args = [x.clone(), scores.clone(), residual.clone()];
+        let [a, b] = [plain, fused].map(|t| eval_text(&t, &args, &Sources::default(), &mut Cache::default()).unwrap().remove(0));
+        assert_eq!(a, b, "top_k={top_k}");
+    }
+}
+
+#[test]
+fn attention_temperature_is_one_until_the_floor_scale() {
+    let factors = run(
+        "attn_temperature %a, floor_scale=8192.0, attn_scale=0.1",
+        "",
+        &[ints(&[0, 8190, 8191, 16383, 131_071, 1_048_575, 10_485_759])],
+    );
+    near(&factors, &[1.0, 1.0, 1.069_314_7, 1.109_861_2, 1.283_321_3, 1.485_981_2, 1.715_539_6]);
+    assert_eq!(run("row_scale %a, %b", "", &[f(2, &[1.0, 2.0, 3.0, 4.0]), f(1, &[2.0, 0.5])]), [2.0, 4.0, 1.5, 2.0]);
+}
+
+#[test]
 fn linear_multiplies_by_the_transposed_weight_and_adds_the_bias() {
     let w = "weight @w = literal([3, 2], 1.0, 2.0, 3.0, 4.0, -1.0, 0.5) weight @b = literal([3], 10.0, 20.0, 30.0)";
     assert_eq!(run("linear %a, @w", w, &[f(2, &[1.0, 10.0, 2.0, 0.0])]), [21.0, 43.0, 4.0, 2.0, 6.0, -2.0]);

@@ -52,14 +52,14 @@ pub(super) fn eval(
     for inst in &func.body {
         let at = |message| EvalError { func: func.name.clone(), at: print::inst(func, inst), message };
         let operands = inst.operands.iter().map(|o| arg(func, *o, &values, &recipes, source)).collect::<Result<Vec<_>, _>>().map_err(at)?;
-        let result = match &mut layers {
+        let results = match &mut layers {
             Some(layers) if inst.op == OpKind::Layers => {
                 let args = operands.iter().map(Arg::tensor).collect::<Result<Vec<_>, _>>().map_err(at)?;
-                Some(layers(inst, args)?)
+                vec![layers(inst, args)?]
             }
             _ => ops::eval(inst, &operands, cache).map_err(at)?,
         };
-        if let (Some(id), Some(tensor)) = (inst.results.first(), result) {
+        for (id, tensor) in inst.results.iter().zip(results) {
             values[id.0 as usize] = Some(tensor);
         }
     }

@@ -3,6 +3,7 @@
 
 mod attention;
 mod cache;
+mod experts;
 mod func;
 mod linear;
 mod ops;

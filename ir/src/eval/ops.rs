@@ -2,19 +2,20 @@
 
 use super::attention::{Heads, attention};
 use super::cache::Cache;
+use super::experts;
 use super::linear::{embed, linear};
-use super::pointwise::{rms, rope, rope_angles, silu, slice_cols, zip};
+use super::pointwise::{attn_temperature, rms, rope, rope_angles, row_scale, silu, slice_cols, zip};
 use super::tensor::{Arg, Tensor};
 use crate::dtype::DType;
 use crate::module::Inst;
 use crate::op::OpKind;
 
-/// Evaluates one instruction of a verified function. `None`: the op has no result.
-pub(super) fn eval(inst: &Inst, args: &[Arg<'_>], cache: &mut Cache) -> Result<Option<Tensor>, String> {
+/// Results of one instruction of a verified function.
+pub(super) fn eval(inst: &Inst, args: &[Arg<'_>], cache: &mut Cache) -> Result<Vec<Tensor>, String> {
     let value = |i: usize| args[i].tensor();
     let eps = || inst.float("eps");
     let product = |x: &Tensor, w: usize, bias: usize| linear(x, &args[w], args.get(bias), rounding(inst, "act")?);
-    Ok(Some(match inst.op {
+    Ok(vec![match inst.op {
         OpKind::Embed => embed(&value(0)?, &args[1])?,
         OpKind::Linear => product(&value(0)?, 1, 2)?,
         OpKind::RmsNorm => rms(&value(0)?, Some(&value(1)?), eps(), 0)?,
@@ -23,7 +24,7 @@ pub(super) fn eval(inst: &Inst, args: &[Arg<'_>], cache: &mut Cache) -> Result<O
         OpKind::Rope => rope(&value(0)?, &value(1)?, inst.int("head_dim"), inst.word("layout") == "interleaved")?,
         OpKind::KvWrite => {
             cache.write(&value(0)?, &value(1)?, &value(2)?, &value(3)?, rounding(inst, "kv")?)?;
-            return Ok(None);
+            return Ok(vec![]);
         }
         OpKind::Attention => {
             let int = |name| inst.int(name);
@@ -36,6 +37,21 @@ pub(super) fn eval(inst: &Inst, args: &[Arg<'_>], cache: &mut Cache) -> Result<O
         OpKind::Mul => zip(&value(0)?, &value(1)?, |a, b| a * b)?,
         OpKind::SliceCols => slice_cols(&value(0)?, inst.int("start"), inst.int("len"))?,
         OpKind::GatherRows => value(0)?.gather(value(1)?.ints()?)?,
+        OpKind::TopGates => experts::top_gates(&value(0)?, inst.int("top_k"))?,
+        OpKind::ExpertScale => experts::scale(&value(0)?, &value(1)?)?,
+        OpKind::ExpertLinear => experts::linear(&value(0)?, &args[1], rounding(inst, "act")?)?,
+        OpKind::ExpertSum => experts::sum(&value(0)?)?,
+        OpKind::RowScale => row_scale(&value(0)?, &value(1)?)?,
+        OpKind::AttnTemperature => attn_temperature(&value(0)?, inst.float("floor_scale"), inst.float("attn_scale"))?,
+        OpKind::Route => return experts::route(&value(0)?, inst.int("top_k")),
+        OpKind::MoeLinearSwiGlu => {
+            let x = experts::scale(&value(0)?, &value(2)?)?;
+            swiglu_of_halves(&experts::chosen_linear(&x, &value(1)?, &args[3], rounding(inst, "act")?)?)?
+        }
+        OpKind::MoeLinearAdd => {
+            let y = experts::chosen_linear(&value(0)?, &value(1)?, &args[2], rounding(inst, "act")?)?;
+            zip(&value(3)?, &experts::sum(&y)?, |a, b| a + b)?
+        }
         OpKind::Layers => return Err("found `layers` in a function evaluated by itself, expected an `Evaluator` of the module".to_owned()),
         OpKind::SwiGlu => swiglu(&value(0)?, &value(1)?)?,
         OpKind::NormLinear => product(&rms(&value(0)?, Some(&value(1)?), eps(), 0)?, 2, 3)?,
@@ -46,9 +62,9 @@ pub(super) fn eval(inst: &Inst, args: &[Arg<'_>], cache: &mut Cache) -> Result<O
         OpKind::RopeKvWrite => {
             let k = rope(&value(0)?, &value(2)?, inst.int("head_dim"), true)?;
             cache.write(&k, &value(1)?, &value(3)?, &value(4)?, rounding(inst, "kv")?)?;
-            return Ok(None);
+            return Ok(vec![]);
         }
-    }))
+    }])
 }
 
 fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor, String> {

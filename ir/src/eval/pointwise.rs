@@ -61,3 +61,15 @@ pub(super) fn slice_cols(x: &Tensor, start: usize, len: usize) -> Result<Tensor,
     let out = x.floats()?.chunks_exact(x.width().max(1)).flat_map(|row| &row[start..start + len]).copied().collect();
     Ok(x.with_rows(len, out))
 }
+
+/// Each row of `x` times its factor.
+pub(super) fn row_scale(x: &Tensor, factor: &Tensor) -> Result<Tensor, String> {
+    let rows = x.floats()?.chunks_exact(x.width().max(1)).zip(factor.floats()?);
+    Ok(x.with_rows(x.width(), rows.flat_map(|(row, f)| row.iter().map(move |x| x * f)).collect()))
+}
+
+/// `1 + attn_scale * ln(1 + floor((pos + 1) / floor_scale))`.
+pub(super) fn attn_temperature(pos: &Tensor, floor_scale: f64, attn_scale: f64) -> Result<Tensor, String> {
+    let one = |p: &i32| (1.0 + attn_scale * ((f64::from(*p) + 1.0) / floor_scale).floor().ln_1p()) as f32;
+    Ok(Tensor::f32(&[pos.ints()?.len(), 1], pos.ints()?.iter().map(one).collect()))
+}

@@ -118,6 +118,14 @@ impl Arg<'_> {
             Arg::Weight(weight, _) => weight.rows(),
         }
     }
+    /// Length of the last axis but one.
+    pub(super) fn features(&self) -> Result<usize, String> {
+        let shape = match self {
+            Arg::Value(tensor) => tensor.shape(),
+            Arg::Weight(_, shape) => shape,
+        };
+        shape.iter().rev().nth(1).copied().ok_or_else(|| format!("found {shape:?}, expected at least two axes"))
+    }
     /// Elements of a row.
     pub(super) fn columns(&self) -> usize {
         match self {

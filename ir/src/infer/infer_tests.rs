@@ -28,6 +28,9 @@ type Case = (OpKind, Vec<Type>, Vec<(&'static str, Attr)>, Option<Type>);
 fn cases() -> Vec<Case> {
     let (x, eps) = (|n| rows(F, "s", n), || ("eps", Attr::float(1e-5)));
     let (pos, seq) = (ints("s"), ints("s"));
+    let ids = |k: usize| rows(DType::I32, "s", k);
+    let experts = |e: usize, n: usize| Type::new(F, [Dim::sym("s"), e.into(), n.into()]);
+    let stack = |e, n, k| Type::fixed(DType::Bf16, &[e, n, k]);
     let head = || ("head_dim", int(4));
     let half = ("layout", Attr::Word("half".into()));
     let attention = vec![
@@ -59,6 +62,14 @@ fn cases() -> Vec<Case> {
         (OpKind::UnitLinear, vec![x(8), matrix(6, 8)], vec![eps()], Some(x(6))),
         (OpKind::NormLinearSwiGlu, vec![x(8), vector(8), matrix(6, 8)], vec![eps()], Some(x(3))),
         (OpKind::UnitLinearSwiGlu, vec![x(8), matrix(6, 8), vector(6)], vec![eps()], Some(x(3))),
+        (OpKind::TopGates, vec![x(4)], vec![("top_k", int(2))], Some(x(4))),
+        (OpKind::ExpertScale, vec![x(8), x(4)], vec![], Some(experts(4, 8))),
+        (OpKind::ExpertLinear, vec![experts(4, 8), stack(4, 6, 8)], vec![], Some(experts(4, 6))),
+        (OpKind::ExpertSum, vec![experts(4, 8)], vec![], Some(x(8))),
+        (OpKind::RowScale, vec![x(8), x(1)], vec![], Some(x(8))),
+        (OpKind::AttnTemperature, vec![pos.clone()], vec![("floor_scale", Attr::float(8.0)), ("attn_scale", Attr::float(0.1))], Some(x(1))),
+        (OpKind::MoeLinearSwiGlu, vec![x(8), ids(2), x(2), stack(4, 6, 8)], vec![], Some(experts(2, 3))),
+        (OpKind::MoeLinearAdd, vec![experts(2, 3), ids(2), stack(4, 8, 3), x(8)], vec![], Some(x(8))),
         (OpKind::LinearAdd, vec![x(8), matrix(6, 8), x(6), vector(6)], vec![], Some(x(6))),
         (OpKind::RopeKvWrite, vec![x(8), x(8), x(4), pos, seq], vec![head()], None),
     ]
@@ -71,7 +82,17 @@ fn every_op_has_the_type_that_its_documentation_says() {
         assert_eq!(check(*op, operands, attrs), Ok(result.iter().cloned().collect()), "{}", op.name());
     }
     for (op, _) in crate::op::OPS {
-        assert!(*op == OpKind::Layers || cases.iter().any(|c| c.0 == *op), "`{}` has no case", op.name());
+        assert!(matches!(op, OpKind::Layers | OpKind::Route) || cases.iter().any(|c| c.0 == *op), "`{}` has no case", op.name());
+    }
+}
+
+#[test]
+fn a_route_has_the_experts_and_the_gates_of_each_row() {
+    let found = check(OpKind::Route, &[rows(F, "s", 4)], &[("top_k", int(3))]);
+    assert_eq!(found, Ok(vec![rows(DType::I32, "s", 3), rows(F, "s", 3)]));
+    for wrong in [0, 5, -1] {
+        assert!(check(OpKind::Route, &[rows(F, "s", 4)], &[("top_k", int(wrong))]).unwrap_err().contains("top_k"));
+        assert!(check(OpKind::TopGates, &[rows(F, "s", 4)], &[("top_k", int(wrong))]).unwrap_err().contains("top_k"));
     }
 }
 
@@ -85,7 +106,7 @@ fn no_op_takes_an_operand_of_another_shape_or_element_type() {
                 // An elementwise op takes any shape; then the other operand does not fit.
                 let Err(said) = check(op, &operands, &attrs) else {
                     assert!(
-                        matches!(op, OpKind::Silu | OpKind::SliceCols | OpKind::GatherRows),
+                        matches!(op, OpKind::Silu | OpKind::SliceCols | OpKind::GatherRows | OpKind::ExpertSum),
                         "`{}` takes anything as operand {i}",
                         op.name()
                     );
@@ -129,7 +150,7 @@ fn attributes_that_do_not_fit_are_named() {
     refused(OpKind::Attention, &q, &heads(i64::MAX, 1, i64::MAX), "smaller");
     refused(OpKind::NormLinearSwiGlu, &[x(), vector(8), matrix(5, 8)], &[eps(0.0)], "gate over up");
     let found = infer(OpKind::Linear, &[x(), matrix(6, 8)], &[int(1)]).unwrap_err();
-    assert_eq!(found, "`linear`: attribute `act`: found 1, expected one of f32, bf16");
+    assert_eq!(found, "`linear`: attribute `act`: found 1, expected one of f32, bf16, i8");
     assert!(infer(OpKind::Linear, &[x(), matrix(6, 8)], &[]).unwrap_err().contains("number of attributes: found 0"));
 }
 

@@ -2,6 +2,7 @@
 //! recipes are in `recipe`, and `layers` is typed by its callee in `verify`.
 
 mod args;
+mod experts;
 
 use crate::dtype::DType;
 use crate::op::{Attr, OpKind};
@@ -98,6 +99,26 @@ pub(crate) fn result_types(op: OpKind, operands: &[Type], attrs: &[Attr]) -> Res
             let mut ty = args.floats_or_ints(0)?.clone();
             ty.shape[0] = rows;
             one(ty)
+        }
+        OpKind::TopGates => experts::top_gates(&args),
+        OpKind::ExpertScale => experts::scale(&args),
+        OpKind::ExpertLinear => experts::linear(&args),
+        OpKind::ExpertSum => experts::sum(&args),
+        OpKind::Route => experts::route(&args),
+        OpKind::MoeLinearSwiGlu => experts::moe_linear_swiglu(&args),
+        OpKind::MoeLinearAdd => experts::moe_linear_add(&args),
+        OpKind::RowScale => {
+            let (rows, width) = args.activations(0, None)?;
+            args.activations(1, Some((&rows, 1)))?;
+            one(activations(rows, width))
+        }
+        OpKind::AttnTemperature => {
+            let rows = args.ints(0, None)?;
+            if args.finite("floor_scale")? <= 0.0 {
+                return Err(args.attribute("floor_scale", args.finite("floor_scale")?, "a positive number"));
+            }
+            args.finite("attn_scale")?;
+            one(activations(rows, 1))
         }
         OpKind::Layers => Err(args.refuse("`layers` is typed by the functions that it calls")),
         OpKind::SwiGlu => {

@@ -12,7 +12,8 @@ pub(super) fn recipe(scan: &mut Scanner<'_>) -> Result<Recipe> {
 }
 
 fn nested(scan: &mut Scanner<'_>, depth: usize) -> Result<Recipe> {
-    const EXPECTED: &str = "a source in quotes, `literal`, `cast`, `concat`, `transpose`, `permute_rope`, `scale_columns` or `scale_rows`";
+    const EXPECTED: &str =
+        "a source in quotes, `literal`, `cast`, `concat`, `stack`, `transpose`, `permute_rope`, `scale_columns` or `scale_rows`";
     if scan.peek("\"") {
         let name = scan.string()?;
         scan.expect(":")?;
@@ -31,13 +32,8 @@ fn nested(scan: &mut Scanner<'_>, depth: usize) -> Result<Recipe> {
             scan.expect(",")?;
             Recipe::Cast(dtype, Box::new(nested(scan, depth)?))
         }
-        "concat" => {
-            let mut parts = vec![nested(scan, depth)?];
-            while scan.eat(",") {
-                parts.push(nested(scan, depth)?);
-            }
-            Recipe::Concat(parts)
-        }
+        "concat" => Recipe::Concat(parts(scan, depth)?),
+        "stack" => Recipe::Stack(parts(scan, depth)?),
         "transpose" => Recipe::Transpose(Box::new(nested(scan, depth)?)),
         "permute_rope" => {
             let head = scan.size()?;
@@ -56,6 +52,15 @@ fn nested(scan: &mut Scanner<'_>, depth: usize) -> Result<Recipe> {
     };
     scan.expect(")")?;
     Ok(recipe)
+}
+
+/// One recipe or several with commas between them.
+fn parts(scan: &mut Scanner<'_>, depth: usize) -> Result<Vec<Recipe>> {
+    let mut parts = vec![nested(scan, depth)?];
+    while scan.eat(",") {
+        parts.push(nested(scan, depth)?);
+    }
+    Ok(parts)
 }
 
 fn pair(scan: &mut Scanner<'_>, depth: usize) -> Result<(Box<Recipe>, Box<Recipe>)> {

@@ -7,12 +7,12 @@ use crate::eval::quant;
 
 /// A recipe ready to be read row by row, from several threads if wanted.
 pub struct Prepared<'a> {
-    node: Node<'a>,
-    rows: usize,
-    columns: usize,
+    pub(super) node: Node<'a>,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
 }
 
-enum Node<'a> {
+pub(super) enum Node<'a> {
     Source(&'a dyn Source, &'a str),
     Literal(&'a [f32]),
     Round(DType, Box<Prepared<'a>>),
@@ -20,7 +20,8 @@ enum Node<'a> {
     Below(Vec<(usize, Prepared<'a>)>),
     /// Vectors after each other.
     After(Vec<Prepared<'a>>),
-    Transposed(Box<Prepared<'a>>),
+    /// Matrices of so many rows, transposed one by one.
+    Transposed(usize, Box<Prepared<'a>>),
     PermutedRows(usize, Box<Prepared<'a>>),
     PermutedElements(usize, Box<Prepared<'a>>),
     ScaledColumns(Box<Prepared<'a>>, Vec<f32>),
@@ -58,7 +59,11 @@ impl<'a> Prepared<'a> {
                 let parts = parts.iter().map(|p| Prepared::new(p, source)).collect::<Result<Vec<_>, _>>()?;
                 if shape.len() == 1 { Node::After(parts) } else { Node::Below(with_first_rows(parts)) }
             }
-            Recipe::Transpose(of) => Node::Transposed(boxed(of)?),
+            Recipe::Stack(parts) => {
+                let parts = parts.iter().map(|p| Prepared::new(p, source)).collect::<Result<Vec<_>, _>>()?;
+                Node::Below(with_first_rows(parts))
+            }
+            Recipe::Transpose(of) => Node::Transposed(columns, boxed(of)?),
             Recipe::PermuteRope(head, of) if shape.len() == 1 => Node::PermutedElements(*head, boxed(of)?),
             Recipe::PermuteRope(head, of) => Node::PermutedRows(*head, boxed(of)?),
             Recipe::ScaleRows(of, by) if shape.len() > 1 => Node::ScaledRows(boxed(of)?, vector(by, source)?),
@@ -76,7 +81,7 @@ impl<'a> Prepared<'a> {
         self.columns
     }
 
-    /// Writes row `row` as f32. A row of a transposed matrix reads the whole matrix; every other row reads only itself.
+    /// Writes row `row` as f32. A row of a transposed matrix reads one element of each of its rows: for many rows see [`Prepared::band`].
     ///
     /// # Errors
     /// There is no such row, `out` is not as long as a row, or the source cannot be read.
@@ -107,14 +112,7 @@ impl<'a> Prepared<'a> {
                 }
                 Ok(())
             }
-            Node::Transposed(of) => {
-                let mut whole = vec![0.0; of.columns];
-                for (r, x) in out.iter_mut().enumerate() {
-                    of.row(r, &mut whole)?;
-                    *x = whole[row];
-                }
-                Ok(())
-            }
+            Node::Transposed(..) => self.band(row, 1, out, self.columns),
             Node::PermutedRows(head, of) => of.row(before_permutation(row, *head), out),
             Node::PermutedElements(head, of) => {
                 let mut plain = vec![0.0; of.columns];
@@ -166,14 +164,13 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// The part that holds `row`, and its first row.
-fn part_of<'p, 'a>(parts: &'p [(usize, Prepared<'a>)], row: usize) -> (usize, &'p Prepared<'a>) {
-    let (first, part) = &parts[parts.partition_point(|(first, _)| *first <= row).saturating_sub(1)];
-    (*first, part)
+/// The part that row `row` is in, and its first row.
+pub(super) fn part_of<'p, 'a>(parts: &'p [(usize, Prepared<'a>)], row: usize) -> &'p (usize, Prepared<'a>) {
+    &parts[parts.partition_point(|(first, _)| *first <= row).saturating_sub(1)]
 }
 
 /// Where the row that stands at `row` in interleaved order stands in half-split order.
-fn before_permutation(row: usize, head: usize) -> usize {
+pub(super) fn before_permutation(row: usize, head: usize) -> usize {
     let (first, at) = (row / head * head, row % head);
     first + at / 2 + at % 2 * (head / 2)
 }

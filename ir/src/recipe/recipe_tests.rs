@@ -49,6 +49,44 @@ fn every_constructor_gives_the_rows_that_it_names() {
 }
 
 #[test]
+fn parts_are_stacked_and_each_matrix_of_a_stack_is_transposed_by_itself() {
+    let stack = Recipe::Stack(vec![*m(), Recipe::ScaleRows(m(), v())]);
+    assert_eq!(stack.ty().unwrap().sizes().unwrap(), [2, 4, 2]);
+    assert_eq!(all(&stack)[6..12], [6.0, 7.0, 0.0, 10.0, 40.0, 60.0]);
+    let turned = Recipe::Transpose(Box::new(stack));
+    assert_eq!(turned.ty().unwrap().sizes().unwrap(), [2, 2, 4]);
+    assert_eq!(all(&turned), [0.0, 2.0, 4.0, 6.0, 1.0, 3.0, 5.0, 7.0, 0.0, 40.0, 120.0, 240.0, 10.0, 60.0, 150.0, 280.0]);
+    refused(&Recipe::Stack(vec![]), "no parts");
+    refused(&Recipe::Stack(vec![*m(), *v()]), "parts of one type");
+}
+
+#[test]
+fn a_band_is_its_rows_wherever_it_begins() {
+    let turned = Recipe::Transpose(Box::new(Recipe::Stack(vec![*m(), *m(), Recipe::PermuteRope(4, m())])));
+    let scaled = Recipe::ScaleColumns(Box::new(turned.clone()), v());
+    let split = Recipe::Concat(vec![Recipe::ScaleRows(m(), v()), Recipe::Cast(DType::F32, m())]);
+    let permuted = Recipe::PermuteRope(4, m());
+    for recipe in [turned.clone(), scaled, split, permuted, Recipe::Cast(DType::Bf16, Box::new(turned))] {
+        let (sources, rows) = (sources(), all(&recipe));
+        let prepared = Prepared::new(&recipe, &sources).unwrap();
+        let (n, k) = (prepared.rows(), prepared.columns());
+        for first in 0..n {
+            for count in 0..=n - first {
+                let mut out = vec![-1.0; count * (k + 3)];
+                prepared.band(first, count, &mut out, k + 3).unwrap();
+                for (i, row) in out.chunks(k + 3).enumerate() {
+                    assert_eq!(row[..k], rows[(first + i) * k..][..k], "row {i} of {first}, {count} of {recipe}");
+                    assert_eq!(row[k..], [-1.0; 3]);
+                }
+            }
+        }
+        assert!(prepared.band(n, 1, &mut vec![0.0; k], k).is_err());
+        assert!(prepared.band(0, 1, &mut vec![0.0; k], k - 1).is_err());
+        assert!(prepared.band(0, 2, &mut vec![0.0; k], k).is_err());
+    }
+}
+
+#[test]
 fn rotary_halves_become_pairs_in_matrices_and_in_biases() {
     // A head of four rows: the halves 0, 1 and 2, 3 become the pairs 0, 2 and 1, 3.
     assert_eq!(all(&Recipe::PermuteRope(4, m())), [0.0, 1.0, 4.0, 5.0, 2.0, 3.0, 6.0, 7.0]);
@@ -111,9 +149,9 @@ fn rows_that_do_not_exist_and_types_without_arithmetic_are_errors() {
     let prepared = Prepared::new(&recipe, &sources).unwrap();
     assert!(prepared.row(4, &mut [0.0; 2]).unwrap_err().contains("row 4"));
     assert!(prepared.row(0, &mut [0.0; 3]).is_err());
-    let quantized = Recipe::Cast(DType::Q4G32, m());
-    assert_eq!(quantized.ty().unwrap().dtype, DType::Q4G32);
-    assert!(Prepared::new(&quantized, &sources).err().unwrap().contains("q4g32"));
+    let odd = Recipe::Cast(DType::F8E4m3, m());
+    assert_eq!(odd.ty().unwrap().dtype, DType::F8E4m3);
+    assert!(Prepared::new(&odd, &sources).err().unwrap().contains("f8e4m3"));
     assert!(source("none", &[1, 2]).read_row(&sources, 0, &mut [0.0; 2]).unwrap_err().contains("`none`"));
 }
 

@@ -36,8 +36,13 @@ impl Recipe {
                 (*to, shape)
             }
             Recipe::Concat(parts) => concat(parts)?,
+            Recipe::Stack(parts) => stack(parts)?,
             Recipe::Transpose(of) => match of.fixed_ty()? {
-                (dtype, shape) if shape.len() == 2 && dtype.info().scale.is_none() => (dtype, vec![shape[1], shape[0]]),
+                (dtype, mut shape) if shape.len() >= 2 && dtype.info().scale.is_none() => {
+                    let last = shape.len() - 1;
+                    shape.swap(last - 1, last);
+                    (dtype, shape)
+                }
                 (dtype, shape) => return Err(format!("`transpose`: found {}, expected a matrix", Type::fixed(dtype, &shape))),
             },
             Recipe::PermuteRope(head, of) => {
@@ -80,6 +85,20 @@ fn concat(parts: &[Recipe]) -> Result<(DType, Vec<usize>), String> {
         }
         shape[0] = shape[0].checked_add(s[0]).ok_or("`concat`: too many rows")?;
     }
+    Ok((dtype, shape))
+}
+
+fn stack(parts: &[Recipe]) -> Result<(DType, Vec<usize>), String> {
+    let Some((first, rest)) = parts.split_first() else { return Err("`stack`: found no parts, expected at least one".to_owned()) };
+    let (dtype, mut shape) = first.fixed_ty()?;
+    for part in rest {
+        let (d, s) = part.fixed_ty()?;
+        if d != dtype || s != shape {
+            let (found, like) = (Type::fixed(d, &s), Type::fixed(dtype, &shape));
+            return Err(format!("`stack`: found {found} after {like}, expected parts of one type"));
+        }
+    }
+    shape.insert(0, parts.len());
     Ok((dtype, shape))
 }
 

@@ -129,8 +129,8 @@ fn attributes_are_complete_and_of_the_right_kind() {
         "@layer: `%n = rms_norm %x, @norm, eps=1`: `rms_norm`: attribute `eps`: found 1, expected a number",
     );
     only(
-        |m| layer(m).body[1].attrs[0] = Attr::Word("i8".into()),
-        "@layer: `%q = linear %n, @q, act=i8`: `linear`: attribute `act`: found i8, expected one of f32, bf16",
+        |m| layer(m).body[1].attrs[0] = Attr::Word("f16".into()),
+        "@layer: `%q = linear %n, @q, act=f16`: `linear`: attribute `act`: found f16, expected one of f32, bf16, i8",
     );
 }
 

@@ -47,11 +47,12 @@ pub fn enter(func: &Func) -> Entered {
     for (at, inst) in func.body.iter().enumerate() {
         let operands: Vec<Id> = inst.operands.iter().map(|o| class(&values, o)).collect();
         match inst.op.info().effect {
-            Effect::Pure => {
+            Effect::Pure if inst.results.len() == 1 => {
                 let node = Node::Op(inst.op, inst.attrs.clone(), operands);
                 define(&mut graph, &mut values, inst.results[0], node);
             }
-            Effect::Ordered => {
+            // A node is one value, so what makes two stays in the skeleton.
+            Effect::Pure | Effect::Ordered => {
                 graph.anchors.push((inst.op, operands.clone()));
                 skeleton.push((at, operands));
                 for &v in &inst.results {

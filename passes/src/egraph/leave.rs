@@ -28,10 +28,10 @@ pub fn leave(func: &Func, entered: &Entered, candidates: &Candidates, choice: &C
             ([v, ..], op) => {
                 let info = &func.values[v.0 as usize];
                 let new = match op {
-                    OpKind::Layers => out.builder.layers(&info.name, &operands, inst.calls.clone(), info.ty.clone())?,
-                    _ => out.builder.op(op, &info.name, &operands, &named(op, &inst.attrs))?,
+                    OpKind::Layers => vec![out.builder.layers(&info.name, &operands, inst.calls.clone(), info.ty.clone())?],
+                    _ => out.builder.ops(op, &info.name, &operands, &named(op, &inst.attrs))?,
                 };
-                out.values.insert(*v, new);
+                out.values.extend(inst.results.iter().copied().zip(new));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Chooses what is rounded. In f32 nothing is: narrower weights are widened. In bf16 matrices, inputs of products, K and V are rounded;
 //! weights of norms and biases stay as they are stored, because they are few. A table that rows are gathered from is a matrix too,
 //! so that a head tied to it is the same weight. In the quantized formats matrices of layers get the one, embedding and head the other format of
-//! `Precision`, and inputs of products become int8.
+//! `Precision`, and inputs of products become int8. Products that choose experts stay in f32.
 //!
 //! Before:
 //! ```text
@@ -26,7 +26,7 @@ use crate::pipeline::Precision;
 use crate::recipes;
 use crate::registry::{Exactness, Kind, Pass};
 use llamac_ir::dtype::DType;
-use llamac_ir::module::{Func, Module, Operand};
+use llamac_ir::module::{Func, Module, Operand, WeightId};
 use llamac_ir::op::{OpKind, Stage};
 use std::collections::BTreeSet;
 
@@ -59,16 +59,24 @@ const UNGROUPED: DType = DType::Bf16;
 /// Casts weights, vectors too if that only widens them, and rounds what products and the cache take in.
 fn choose(func: &mut Func, to: DType, kv: DType) -> Result<(), String> {
     let padded = if to.info().scale.is_some() { behind_padded_heads(func) } else { BTreeSet::new() };
-    let formats: Vec<DType> = (0..func.weights.len()).map(|w| if padded.contains(&w) { UNGROUPED } else { to }).collect();
+    let routers = routers(func);
+    let weighs = |i: &usize| func.body[*i].operands.get(1).copied();
+    let exact: Vec<Operand> = routers.iter().filter_map(weighs).collect();
+    let format = |w: usize| match w {
+        _ if exact.contains(&Operand::Weight(WeightId(w as u32))) => DType::F32,
+        _ if padded.contains(&w) => UNGROUPED,
+        _ => to,
+    };
+    let formats: Vec<DType> = (0..func.weights.len()).map(format).collect();
     for (weight, to) in func.weights.iter_mut().zip(&formats) {
-        if weight.ty.dtype.info().real && (*to == DType::F32 || weight.ty.shape.len() == 2) {
+        if weight.ty.dtype.info().real && (*to == DType::F32 || weight.ty.shape.len() >= 2) {
             weight.recipe = recipes::cast(*to, weight.recipe.clone());
             weight.ty = weight.recipe.ty()?;
         }
     }
     for inst in &mut func.body {
         let matrix = inst.operands.iter().find_map(|o| match o {
-            Operand::Weight(w) if func.weights[w.0 as usize].ty.shape.len() == 2 => Some(formats[w.0 as usize]),
+            Operand::Weight(w) if func.weights[w.0 as usize].ty.shape.len() >= 2 => Some(formats[w.0 as usize]),
             _ => None,
         });
         edit::set_word(inst, "act", Precision::act(matrix.unwrap_or(to)).name());
@@ -82,6 +90,12 @@ fn behind_padded_heads(func: &Func) -> BTreeSet<usize> {
     let padded = |o: Operand| edit::def(func, o, OpKind::Attention).is_some_and(|i| !func.body[i].int("head_dim").is_multiple_of(16));
     let readers = func.body.iter().filter(|inst| inst.op == OpKind::Linear && padded(inst.operands[0]));
     readers.filter_map(|inst| if let Operand::Weight(w) = inst.operands[1] { Some(w.0 as usize) } else { None }).collect()
+}
+
+/// Products whose result chooses experts: a rounded score could choose another one.
+fn routers(func: &Func) -> Vec<usize> {
+    let chooses = func.body.iter().filter(|inst| inst.op == OpKind::TopGates);
+    chooses.filter_map(|inst| edit::def(func, inst.operands[0], OpKind::Linear)).collect()
 }
 
 #[cfg(test)]
@@ -162,6 +176,24 @@ mod tests {
         let text = check_with("choose-precision", &odd, &Options { precision, ..Options::default() }).0;
         assert!(text.contains("weight @o: bf16[8, 8]") && text.contains("linear %a, @o, act=bf16"), "{text}");
         assert!(text.contains("weight @w: q4g32[8, 8]"), "{text}");
+    }
+
+    #[test]
+    fn the_router_stays_in_f32_beside_rounded_experts() {
+        let experts = "func @f(%x: f32[s, 8]) {
+  weight @r = \"r\": bf16[3, 8]
+  weight @w = \"w\": f32[3, 8, 8]
+  %scores = linear %x, @r
+  %gates = top_gates %scores, top_k=1
+  %xe = expert_scale %x, %gates
+  %ye = expert_linear %xe, @w
+  %y = expert_sum %ye
+  return %y
+}";
+        let (text, _) =
+            check_with("choose-precision", experts, &Options { precision: Precision::from_name("bf16").unwrap(), ..Options::default() });
+        assert!(text.contains("@r: f32[3, 8] = cast(f32, ") && text.contains("linear %x, @r  "), "{text}");
+        assert!(text.contains("@w: bf16[3, 8, 8] = cast(bf16, ") && text.contains("expert_linear %xe, @w, act=bf16"), "{text}");
     }
 
     #[test]

@@ -66,6 +66,7 @@ fn fold(recipe: &Recipe) -> Result<Recipe, String> {
         Recipe::Source { .. } | Recipe::Literal { .. } => return Ok(recipe.clone()),
         Recipe::Cast(to, of) => recipes::cast(*to, inner(of)?),
         Recipe::Concat(parts) => recipes::concat(parts.iter().map(inner).collect::<Result<_, _>>()?),
+        Recipe::Stack(parts) => Recipe::Stack(parts.iter().map(inner).collect::<Result<_, _>>()?),
         Recipe::Transpose(of) => match inner(of)? {
             Recipe::Transpose(twice) => *twice,
             other => Recipe::Transpose(Box::new(other)),

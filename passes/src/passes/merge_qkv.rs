@@ -55,12 +55,12 @@ fn propose(graph: &mut Graph) -> Vec<Vec<Union>> {
     merge::groups(graph, parts).iter().map(|group| merge::merge(graph, group)).collect()
 }
 
-/// A class and what it is made of by rotating and by norming heads.
+/// A class and what it is made of by rotating, by norming heads and by scaling rows.
 fn behind(graph: &Graph, class: Id) -> Vec<Id> {
     let mut out = vec![graph.egraph.find(class)];
     let mut at = 0;
     while at < out.len() {
-        for op in [OpKind::Rope, OpKind::RmsUnit] {
+        for op in [OpKind::Rope, OpKind::RmsUnit, OpKind::RowScale] {
             for (_, operands) in graph.ops_in(out[at], op) {
                 if !out.contains(&operands[0]) {
                     out.push(operands[0]);

@@ -1,5 +1,6 @@
 //! The passes, one file each: header with an example that is a test, named rules, tests where it fires and where it must not.
 
+pub(crate) mod batch_experts;
 pub(crate) mod choose_precision;
 pub(crate) mod fold_constants;
 pub(crate) mod fold_norm;

@@ -152,6 +152,7 @@ pub(crate) fn close(x: &[f32], y: &[f32], exactness: Exactness, what: &str) {
     match exactness {
         Exactness::Exact => assert_eq!(bits(x), bits(y), "{what}: not the same bits; rms {error:.2e} of {scale:.2e}"),
         Exactness::Reassociated => assert!(error <= 1e-6 * scale, "{what}: rms {error:.2e} of {scale:.2e}"),
-        Exactness::Approximate => assert!(error <= 2e-2 * scale, "{what}: rms {error:.2e} of {scale:.2e}"),
+        // Weights in 4 bits are 8 % off.
+        Exactness::Approximate => assert!(error <= 1e-1 * scale, "{what}: rms {error:.2e} of {scale:.2e}"),
     }
 }

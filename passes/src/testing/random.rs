@@ -25,7 +25,7 @@ fn visit(recipe: &Recipe, types: &mut BTreeMap<String, DType>) {
             types.insert(name.clone(), ty.dtype);
         }
         Recipe::Literal { .. } => {}
-        Recipe::Concat(parts) => parts.iter().for_each(|p| visit(p, types)),
+        Recipe::Concat(parts) | Recipe::Stack(parts) => parts.iter().for_each(|p| visit(p, types)),
         Recipe::Cast(_, of) | Recipe::Transpose(of) | Recipe::PermuteRope(_, of) => visit(of, types),
         Recipe::ScaleColumns(of, by) | Recipe::ScaleRows(of, by) => {
             visit(of, types);

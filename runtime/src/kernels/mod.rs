@@ -19,6 +19,7 @@ mod generic;
 mod lanes;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod mac;
+mod moe;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 pub(crate) mod peak;

@@ -6,7 +6,7 @@ use super::neon;
 use super::quant::{self, round};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
-use super::{generic, rows};
+use super::{generic, moe, rows};
 use crate::abi::{ATTENTION_TILE_ROWS, Kernel, PAGE_TOKENS};
 use crate::artifact::target::{ARCH, has_feature};
 use std::fmt;
@@ -16,7 +16,7 @@ use std::fmt;
 pub struct KernelRow {
     /// `<op>_<weight>_<act>_<m>x<n>_<isa>`; what an op does not have is left out.
     pub name: &'static str,
-    /// `dot`, `attention`, `gather`, `quantize_i8`, `rope_angles` or `yield_now`.
+    /// `dot`, `attention`, `gather`, `quantize_i8`, `rope_angles`, `route` ...
     pub op: &'static str,
     /// Name of the weight format (dot, gather) or of the KV format (attention); empty for the others.
     pub format: &'static str,
@@ -198,6 +198,11 @@ pub static KERNELS: &[KernelRow] = &[
     row!(AVX512VNNI, "dot", "q8", "dot_q8_i8_12x4_avx512vnni", 12, 4, quant::avx512::vnni_q8),
     row!(AVX512VNNI, "dot", "q8g32", "dot_q8g32_i8_1x64_avx512vnni", 1, 64, quant::avx512::vnni_q8g32),
     row!(AVX512VNNI, "dot", "q8g32", "dot_q8g32_i8_12x4_avx512vnni", 12, 4, quant::avx512::vnni_q8g32),
+    row!(GENERIC, "route", "", "route_generic", ANY, 1, moe::route),
+    row!(GENERIC, "moe_group", "", "moe_group_generic", ANY, 1, moe::moe_group),
+    row!(GENERIC, "expert_rows", "", "expert_rows_generic", ANY, 1, moe::expert_rows),
+    row!(GENERIC, "moe_combine", "", "moe_combine_generic", ANY, 1, moe::moe_combine),
+    row!(GENERIC, "attn_temperature", "", "attn_temperature_generic", ANY, 1, moe::attn_temperature),
 ];
 
 /// The kernel of a name, if this CPU can run it.

@@ -69,8 +69,7 @@ impl<'s> Generation<'s> {
         sampler.observe_prompt(&prompt);
         let common = prompt.iter().zip(&session.cached).take_while(|(a, b)| a == b).count();
         // The last token is always run: its logits are not kept.
-        let reused = common.min(prompt.len() - 1);
-        session.keep(reused);
+        let reused = session.keep(common.min(prompt.len() - 1));
         let end = (options.max_tokens == Some(0)).then_some(End::MaxTokens);
         Ok(Generation {
             session,

@@ -136,10 +136,12 @@ impl Session {
         self.keep(0);
     }
 
-    /// Forgets the cached tokens from position `length` on.
-    fn keep(&mut self, length: usize) {
-        self.cached.truncate(length);
-        self.engine.truncate(SLOT, length);
+    /// Forgets the cached tokens from position `length` on, or from an earlier one if the cache cannot go back just there; returns how
+    /// many are left.
+    fn keep(&mut self, length: usize) -> usize {
+        let kept = self.engine.truncate(SLOT, length);
+        self.cached.truncate(kept);
+        kept
     }
 
     fn encode(&self, text: &str) -> Vec<u32> {

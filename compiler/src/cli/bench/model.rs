@@ -167,7 +167,10 @@ fn run(engine: &mut Engine, case: &Case) -> Result<(), EngineError> {
                 let inputs: Vec<SeqInput<'_>> = tokens.iter().map(|t| t.as_slice()).enumerate().map(input).collect();
                 engine.step(&inputs)?;
             }
-            (0..batch).for_each(|slot| engine.truncate(slot, depth));
+            for slot in 0..batch {
+                let kept = engine.truncate(slot, depth);
+                engine.append_constant(slot, depth - kept)?;
+            }
         }
     }
     Ok(())

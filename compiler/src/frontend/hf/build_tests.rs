@@ -15,7 +15,7 @@ fn config(extra: &str) -> LlamaConfig {
 
 fn built(config: &LlamaConfig, tied: bool) -> Module {
     let dtype = |_: &str| DType::Bf16;
-    module(&Build { config, tied, name: "m", dtype: &dtype, max_step: 64, max_rows: 8, max_context: 128 }).unwrap()
+    module(&Build { config, tied, names: Names::default(), name: "m", dtype: &dtype, max_step: 64, max_rows: 8, max_context: 128 }).unwrap()
 }
 
 #[test]

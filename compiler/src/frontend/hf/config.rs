@@ -1,21 +1,22 @@
 //! `config.json` of a Llama as checked data. No weight is looked at here; what tensors a config implies is in `tensors`.
 
+use super::architecture::{Architecture, Family, architecture};
 use super::keys::{Keys, bad, parse};
+use super::llama4::{Kind, Llama4, llama4};
 use super::rope::{ROPE_TYPES, Rope, RopeScaling};
-use crate::diag::{Diag, Result};
+use crate::diag::Result;
 use llamac_ir::dtype::DType;
 
-/// The architecture that this version compiles.
-pub const ARCHITECTURE: &str = "LlamaForCausalLM";
-
-/// A Llama 1 to 3 text model. Every size is positive and small enough that sizes of tensors and of the whole model fit 64 bits.
+/// The text model of a Llama. Every size is positive and small enough that sizes of tensors and of the whole model fit 64 bits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlamaConfig {
+    /// What the config says it is.
+    pub architecture: &'static Architecture,
     /// Last part of `_name_or_path`, if there is one.
     pub name: Option<String>,
     /// Width of the residual stream.
     pub hidden: usize,
-    /// Decoder layers.
+    /// Decoder layers that are compiled.
     pub layers: usize,
     /// Query heads; a multiple of `kv_heads`.
     pub heads: usize,
@@ -23,14 +24,18 @@ pub struct LlamaConfig {
     pub kv_heads: usize,
     /// Width of a head; even.
     pub head_dim: usize,
-    /// Width of the MLP.
+    /// Width of the MLP, with Llama 4 that of an expert.
     pub ffn: usize,
-    /// Rows of the embedding.
+    /// Rows of the output projection.
     pub vocab: usize,
+    /// Rows of the embedding.
+    pub embed_rows: usize,
     /// `max_position_embeddings`, tokens.
     pub max_positions: usize,
     /// Added to the mean square in norms.
     pub eps: f64,
+    /// What Llama 4 adds.
+    pub llama4: Option<Llama4>,
     /// Rotary frequencies.
     pub rope: Rope,
     /// Whether the head is the embedding; `None`: the weights decide.
@@ -52,15 +57,38 @@ const MAX_LAYERS: usize = 1 << 12;
 const MAX_VOCAB: usize = 1 << 24;
 const MAX_POSITIONS: usize = 1 << 30;
 
+impl LlamaConfig {
+    /// What a layer is.
+    pub fn kind(&self, layer: usize) -> Kind {
+        self.llama4.as_ref().and_then(|l| l.layers.get(layer)).copied().unwrap_or(Kind::PLAIN)
+    }
+    /// The distinct kinds of layers in the order in which the model uses them.
+    pub fn kinds(&self) -> Vec<Kind> {
+        let mut kinds = Vec::new();
+        for kind in (0..self.layers).map(|i| self.kind(i)) {
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        kinds
+    }
+}
+
 /// Reads the text of a `config.json`.
 ///
 /// # Errors
 /// Text that is no JSON object, an architecture that is not compiled, a key that is missing or has a value that cannot be; the diagnostic names the key.
 pub fn parse_config(text: &[u8]) -> Result<LlamaConfig> {
     let value = parse(text)?;
-    let keys = Keys::of(&value)?;
-    check_architecture(&keys)?;
+    let outer = Keys::of(&value)?;
+    let architecture = architecture(&outer)?;
+    let keys = match architecture.nested {
+        true => outer.object("text_config")?.ok_or_else(|| outer.bad("text_config", "`text_config` is missing").expected("an object"))?,
+        false => Keys::of(&value)?,
+    };
+    check_plain(&outer)?;
     check_plain(&keys)?;
+    let defaults = if architecture.family == Family::Llama4 { (1e-5, 5e5) } else { (1e-6, 1e4) };
 
     let hidden = keys.needed("hidden_size", MAX_WIDTH)?;
     let heads = keys.needed("num_attention_heads", MAX_WIDTH)?;
@@ -71,51 +99,52 @@ pub fn parse_config(text: &[u8]) -> Result<LlamaConfig> {
             .expected(format_args!("a divisor of num_attention_heads = {heads}")));
     }
     let head_dim = head_dim(&keys, hidden, heads)?;
-    let name = keys.text("_name_or_path")?.and_then(|path| path.rsplit(['/', '\\']).find(|part| !part.is_empty())).map(str::to_owned);
+    let all_layers = keys.needed("num_hidden_layers", MAX_LAYERS)?;
+    let crossing = if architecture.family == Family::Mllama { crossing(&keys, all_layers)? } else { 0 };
+    let vocab = keys.needed("vocab_size", MAX_VOCAB)?;
+    let name = outer.text("_name_or_path")?.and_then(|path| path.rsplit(['/', '\\']).find(|part| !part.is_empty())).map(str::to_owned);
     Ok(LlamaConfig {
+        architecture,
         name,
         hidden,
-        layers: keys.needed("num_hidden_layers", MAX_LAYERS)?,
+        layers: all_layers - crossing,
         heads,
         kv_heads,
         head_dim,
         ffn: keys.needed("intermediate_size", MAX_WIDTH)?,
-        vocab: keys.needed("vocab_size", MAX_VOCAB)?,
+        vocab,
+        // Llama 3.2 Vision embeds eight more ids than it can emit, that of the image among them.
+        embed_rows: vocab + if architecture.family == Family::Mllama { 8 } else { 0 },
         // transformers' defaults: old Llama configs leave these four out.
         max_positions: keys.count("max_position_embeddings", MAX_POSITIONS)?.unwrap_or(2048),
-        eps: eps(&keys)?,
-        rope: rope(&keys)?,
-        tied: keys.flag("tie_word_embeddings")?,
+        eps: eps(&keys, defaults.0)?,
+        llama4: if architecture.family == Family::Llama4 { Some(llama4(&keys, all_layers, MAX_WIDTH)?) } else { None },
+        rope: rope(&keys, defaults.1)?,
+        tied: either(keys.flag("tie_word_embeddings")?, || outer.flag("tie_word_embeddings"))?,
         attention_bias: keys.flag("attention_bias")?.unwrap_or(false),
         mlp_bias: keys.flag("mlp_bias")?.unwrap_or(false),
-        dtype: dtype(&keys)?,
+        dtype: either(dtype(&keys)?, || dtype(&outer))?,
         bos: keys.id("bos_token_id")?,
         eos: keys.ids("eos_token_id")?.unwrap_or_default(),
     })
 }
 
-fn check_architecture(keys: &Keys<'_>) -> Result<()> {
-    let named = keys.get("architectures").and_then(|v| v.as_array()).and_then(|list| list.first()).and_then(|v| v.as_str());
-    let kind = keys.text("model_type")?;
-    if named.map_or(kind == Some("llama"), |name| name == ARCHITECTURE) {
-        return Ok(());
+/// What the text model says, else what the whole one does.
+fn either<T>(inner: Option<T>, outer: impl FnOnce() -> Result<Option<T>>) -> Result<Option<T>> {
+    inner.map_or_else(outer, |x| Ok(Some(x)))
+}
+
+/// Number of cross-attention layers, which must leave a layer of the other kind.
+fn crossing(keys: &Keys<'_>, layers: usize) -> Result<usize> {
+    let mut given = keys.numbers("cross_attention_layers")?.unwrap_or_default();
+    given.sort_unstable();
+    given.dedup();
+    if given.len() >= layers || given.iter().any(|n| *n >= layers) {
+        return Err(keys
+            .bad("cross_attention_layers", "`cross_attention_layers` cannot be that")
+            .expected(format_args!("some of 0 to {}", layers - 1)));
     }
-    let Some(found) = named.or(kind) else {
-        return Err(keys.bad("architectures", "the config names no architecture").expected(format_args!("[\"{ARCHITECTURE}\"]")));
-    };
-    let lower = found.to_ascii_lowercase();
-    let missing = if lower.contains("llama4") {
-        "Llama 4 needs mixture of experts, chunked attention, layers without rope and attention temperature, which this version does not compile yet"
-    } else if lower.contains("mllama") {
-        "Llama 3.2 Vision needs cross-attention layers and the vision encoder, which this version does not compile yet"
-    } else {
-        "only the Llama family is compiled"
-    };
-    Err(Diag::new("model", format!("`{found}` is not compiled by this version"))
-        .place("`architectures`")
-        .found(found)
-        .expected(ARCHITECTURE)
-        .help(format_args!("{missing}; take a Llama 1, 2 or 3 text model")))
+    Ok(given.len())
 }
 
 /// Keys that would change the meaning of the model and are not compiled.
@@ -158,9 +187,9 @@ fn head_dim(keys: &Keys<'_>, hidden: usize, heads: usize) -> Result<usize> {
     Ok(head_dim)
 }
 
-fn eps(keys: &Keys<'_>) -> Result<f64> {
+fn eps(keys: &Keys<'_>, default: f64) -> Result<f64> {
     match keys.not_negative("rms_norm_eps")? {
-        None => Ok(1e-6),
+        None => Ok(default),
         Some(eps) if eps < 1.0 => Ok(eps),
         Some(_) => Err(keys.bad("rms_norm_eps", "`rms_norm_eps` is too large").expected("a number below 1, such as 1e-5")),
     }
@@ -178,18 +207,18 @@ fn dtype(keys: &Keys<'_>) -> Result<Option<DType>> {
 }
 
 /// Both styles: `rope_theta` with `rope_scaling`, and `rope_parameters` with everything inside (which goes first).
-fn rope(keys: &Keys<'_>) -> Result<Rope> {
+fn rope(keys: &Keys<'_>, default_theta: f64) -> Result<Rope> {
     let outer = keys.positive("rope_theta")?;
     let inner = match keys.object("rope_parameters")? {
         Some(parameters) => Some(parameters),
         None => keys.object("rope_scaling")?,
     };
     let Some(inner) = inner else {
-        return Ok(Rope { theta: check_theta(keys, outer.unwrap_or(1e4))?, scaling: RopeScaling::None });
+        return Ok(Rope { theta: check_theta(keys, outer.unwrap_or(default_theta))?, scaling: RopeScaling::None });
     };
     let theta = match inner.positive("rope_theta")? {
         Some(theta) => check_theta(&inner, theta)?,
-        None => check_theta(keys, outer.unwrap_or(1e4))?,
+        None => check_theta(keys, outer.unwrap_or(default_theta))?,
     };
     if inner.positive("partial_rotary_factor")?.is_some_and(|part| part != 1.0) {
         return Err(inner.bad("partial_rotary_factor", "heads that are rotated only in part are not compiled").expected(1));

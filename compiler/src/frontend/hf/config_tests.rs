@@ -139,17 +139,69 @@ fn other_wrong_values_are_named() {
 
 #[test]
 fn architectures_that_are_not_compiled_say_what_they_lack() {
-    refused(
-        &with("architectures", json!(["Llama4ForConditionalGeneration"])),
-        &["Llama4ForConditionalGeneration", "experts", "not compiled"],
-    );
-    refused(&with("architectures", json!(["MllamaForConditionalGeneration"])), &["Mllama", "vision"]);
+    refused(&with("architectures", json!(["MllamaForConditionalGeneration"])), &["`text_config` is missing"]);
+    refused(&with("architectures", json!(["Llama4ForConditionalGeneration"])), &["`text_config` is missing"]);
     refused(&with("architectures", json!(["GPT2LMHeadModel"])), &["GPT2LMHeadModel", "Llama family"]);
     let mut config = with("architectures", Value::Null);
     let said = read(&config).unwrap_err().to_string();
     assert!(said.contains("architectures"), "{said}");
     config["model_type"] = json!("llama");
     assert!(read(&config).is_ok());
+}
+
+fn llama4(change: impl Fn(&mut Value)) -> Result<LlamaConfig> {
+    let mut config = base();
+    config["architectures"] = json!(["Llama4ForCausalLM"]);
+    change(&mut config);
+    read(&config)
+}
+
+#[test]
+fn layers_of_llama_4_come_from_lists_or_from_intervals() {
+    let flags = |c: &LlamaConfig, f: fn(Kind) -> bool| (0..c.layers).map(|i| u8::from(f(c.kind(i)))).collect::<Vec<_>>();
+    let plain = llama4(|_| {}).unwrap();
+    assert_eq!(flags(&plain, |k| k.rope), [1, 1, 1, 0, 1]);
+    assert_eq!(flags(&plain, |k| k.chunked), [1, 1, 1, 0, 1]);
+    assert_eq!(flags(&plain, |k| k.experts), [1; 5]);
+    let l = plain.llama4.as_ref().unwrap();
+    assert_eq!((l.chunk, l.qk_norm, l.temperature, l.experts, l.top_k, l.dense_ffn), (8192, true, Some((8192.0, 0.1)), 16, 1, 16384));
+    let listed = llama4(|c| {
+        c["no_rope_layers"] = json!([1, 0, 1, 0, 1]);
+        c["layer_types"] = json!(["chunked_attention", "full_attention", "full_attention", "full_attention", "chunked_attention"]);
+        c["moe_layers"] = json!([4, 0]);
+    });
+    let listed = listed.unwrap();
+    assert_eq!(flags(&listed, |k| k.rope), [1, 0, 1, 0, 1]);
+    assert_eq!(flags(&listed, |k| k.chunked), [1, 0, 0, 0, 1]);
+    assert_eq!(flags(&listed, |k| k.experts), [1, 0, 0, 0, 1]);
+    let spaced = llama4(|c| {
+        c["no_rope_layers"] = json!([]);
+        c["no_rope_layer_interval"] = json!(2);
+        c["interleave_moe_layer_step"] = json!(2);
+        c["attn_temperature_tuning"] = json!(0);
+    });
+    let spaced = spaced.unwrap();
+    assert_eq!((flags(&spaced, |k| k.rope), flags(&spaced, |k| k.experts)), (vec![1, 0, 1, 0, 1], vec![0, 1, 0, 1, 0]));
+    assert_eq!(spaced.llama4.as_ref().unwrap().temperature, None);
+    assert!(llama4(|c| c["attn_temperature_tuning"] = json!(4)).unwrap().llama4.unwrap().temperature.is_some());
+}
+
+#[test]
+fn keys_of_llama_4_that_cannot_be_are_named() {
+    for (key, value) in [
+        ("no_rope_layers", json!([1, 0])),
+        ("no_rope_layers", json!([1, 1, 1, 2, 1])),
+        ("layer_types", json!(["full_attention"])),
+        ("moe_layers", json!([5])),
+        ("num_experts_per_tok", json!(17)),
+        ("num_local_experts", json!(0)),
+        ("attention_chunk_size", json!(-1)),
+        ("floor_scale", json!(0)),
+        ("interleave_moe_layer_step", json!(0)),
+    ] {
+        let said = llama4(|c| c[key] = value.clone()).unwrap_err().to_string();
+        assert!(said.contains(key) && said.contains("expected:"), "{key}: {said}");
+    }
 }
 
 #[test]

@@ -73,6 +73,19 @@ impl<'a> Keys<'a> {
     pub(super) fn flag(&self, key: &str) -> Result<Option<bool>> {
         self.typed(key, "true or false", Value::as_bool)
     }
+    /// `true` or `false`, or a number, which is true unless it is 0.
+    pub(super) fn truth(&self, key: &str) -> Result<Option<bool>> {
+        self.typed(key, "true, false or a number", |v| v.as_bool().or_else(|| v.as_f64().map(|x| x != 0.0)))
+    }
+    /// A list of integers, 0 or above.
+    pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<usize>>> {
+        let one = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok());
+        self.typed(key, "a list of integers", |v| v.as_array()?.iter().map(one).collect())
+    }
+    /// A list of strings.
+    pub(super) fn texts(&self, key: &str) -> Result<Option<Vec<&'a str>>> {
+        self.typed(key, "a list of strings", |v| v.as_array()?.iter().map(Value::as_str).collect())
+    }
     /// A string.
     pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>> {
         self.typed(key, "a string", Value::as_str)

@@ -1,6 +1,7 @@
 //! The tensors that a config implies, and their comparison with those of a checkpoint. What is computed with them is in `build`.
 
 use super::config::LlamaConfig;
+use super::names::Names;
 use crate::diag::{Diag, Result, Warning};
 use crate::frontend::safetensors::Checkpoint;
 use llamac_ir::dtype::DType;
@@ -16,70 +17,94 @@ pub struct Needed {
     pub shape: Vec<usize>,
     /// Keys of the config that the shape comes from.
     pub keys: &'static str,
-}
-
-/// Name of the input embedding.
-pub const EMBED: &str = "model.embed_tokens.weight";
-/// Name of the output projection where it is not the embedding.
-pub const HEAD: &str = "lm_head.weight";
-/// Name of the last norm's weight.
-pub const NORM: &str = "model.norm.weight";
-/// What every tensor of a layer is called first.
-const LAYERS: &str = "model.layers.";
-
-/// Name of a layer's tensor.
-pub fn in_layer(part: &str) -> String {
-    format!("{LAYERS}{LAYER}.{part}")
+    /// Layers that have it; `None`: it is in none.
+    pub layers: Option<Vec<usize>>,
 }
 
 /// Every tensor of the model, those of a layer once.
-pub fn needed(config: &LlamaConfig, tied: bool) -> Vec<Needed> {
-    let (hidden, ffn) = (config.hidden, config.ffn);
-    let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+pub fn needed(config: &LlamaConfig, tied: bool, names: &Names) -> Vec<Needed> {
     let mut all = Vec::new();
-    let mut add = |name: String, shape: &[usize], keys| all.push(Needed { name, shape: shape.to_vec(), keys });
+    let mut add = |name: String, shape: &[usize], keys| all.push(Needed { name, shape: shape.to_vec(), keys, layers: None });
     let embedding = "vocab_size, hidden_size";
-    add(EMBED.to_owned(), &[config.vocab, hidden], embedding);
-    add(NORM.to_owned(), &[hidden], "hidden_size");
+    add(names.embed(), &[config.embed_rows, config.hidden], embedding);
+    add(names.norm(), &[config.hidden], "hidden_size");
     if !tied {
-        add(HEAD.to_owned(), &[config.vocab, hidden], embedding);
+        add(names.head.to_owned(), &[config.vocab, config.hidden], embedding);
     }
-    for norm in ["input_layernorm", "post_attention_layernorm"] {
-        add(in_layer(&format!("{norm}.weight")), &[hidden], "hidden_size");
-    }
-    let heads = "num_attention_heads, head_dim, hidden_size";
-    let kv_heads = "num_key_value_heads, head_dim, hidden_size";
-    let mlp = "intermediate_size, hidden_size";
-    let linears = [
-        ("self_attn.q_proj", q, hidden, heads, config.attention_bias),
-        ("self_attn.k_proj", kv, hidden, kv_heads, config.attention_bias),
-        ("self_attn.v_proj", kv, hidden, kv_heads, config.attention_bias),
-        ("self_attn.o_proj", hidden, q, heads, config.attention_bias),
-        ("mlp.gate_proj", ffn, hidden, mlp, config.mlp_bias),
-        ("mlp.up_proj", ffn, hidden, mlp, config.mlp_bias),
-        ("mlp.down_proj", hidden, ffn, mlp, config.mlp_bias),
-    ];
-    for (part, rows, columns, keys, bias) in linears {
-        add(in_layer(&format!("{part}.weight")), &[rows, columns], keys);
-        if bias {
-            add(in_layer(&format!("{part}.bias")), &[rows], keys);
-        }
+    let every: Vec<usize> = (0..config.layers).collect();
+    let (moe, dense): (Vec<usize>, Vec<usize>) = every.iter().partition(|layer| config.kind(**layer).experts);
+    for (layers, parts) in [(every, in_every_layer(config)), (dense, in_dense_layers(config)), (moe, in_layers_of_experts(config, names))] {
+        let of_layers = |(part, shape, keys): Part| Needed { name: names.in_layer(&part), shape, keys, layers: Some(layers.clone()) };
+        all.extend(parts.into_iter().filter(|_| !layers.is_empty()).map(of_layers));
     }
     all
 }
 
-/// Parameters of the model.
-pub fn parameters(config: &LlamaConfig, tied: bool) -> u64 {
-    let times = |n: &Needed| if n.name.contains(LAYER) { config.layers as u64 } else { 1 };
-    needed(config, tied).iter().map(|n| times(n) * n.shape.iter().map(|&d| d as u64).product::<u64>()).sum()
+/// Name in the layer, shape, keys of the config.
+type Part = (String, Vec<usize>, &'static str);
+
+/// A matrix, and a bias if there is one.
+fn linear(part: &str, rows: usize, columns: usize, keys: &'static str, bias: bool) -> Vec<Part> {
+    let mut parts = vec![(format!("{part}.weight"), vec![rows, columns], keys)];
+    if bias {
+        parts.push((format!("{part}.bias"), vec![rows], keys));
+    }
+    parts
 }
 
-/// Element type of each needed tensor: that of all layers, or f32 where layers differ (every type widens to it).
+fn in_every_layer(c: &LlamaConfig) -> Vec<Part> {
+    let (q, kv, bias) = (c.heads * c.head_dim, c.kv_heads * c.head_dim, c.attention_bias);
+    let heads = "num_attention_heads, head_dim, hidden_size";
+    let kv_heads = "num_key_value_heads, head_dim, hidden_size";
+    let norm = |name: &str| (format!("{name}.weight"), vec![c.hidden], "hidden_size");
+    let mut parts = vec![norm("input_layernorm"), norm("post_attention_layernorm")];
+    parts.extend(linear("self_attn.q_proj", q, c.hidden, heads, bias));
+    parts.extend(linear("self_attn.k_proj", kv, c.hidden, kv_heads, bias));
+    parts.extend(linear("self_attn.v_proj", kv, c.hidden, kv_heads, bias));
+    parts.extend(linear("self_attn.o_proj", c.hidden, q, heads, bias));
+    parts
+}
+
+fn mlp(part: &str, ffn: usize, c: &LlamaConfig, keys: &'static str) -> Vec<Part> {
+    let mut parts = linear(&format!("{part}.gate_proj"), ffn, c.hidden, keys, c.mlp_bias);
+    parts.extend(linear(&format!("{part}.up_proj"), ffn, c.hidden, keys, c.mlp_bias));
+    parts.extend(linear(&format!("{part}.down_proj"), c.hidden, ffn, keys, c.mlp_bias));
+    parts
+}
+
+fn in_dense_layers(c: &LlamaConfig) -> Vec<Part> {
+    match &c.llama4 {
+        Some(l) => mlp("feed_forward", l.dense_ffn, c, "intermediate_size_mlp, hidden_size"),
+        None => mlp("mlp", c.ffn, c, "intermediate_size, hidden_size"),
+    }
+}
+
+fn in_layers_of_experts(c: &LlamaConfig, names: &Names) -> Vec<Part> {
+    let Some(l) = &c.llama4 else { return Vec::new() };
+    let keys = "num_local_experts, intermediate_size, hidden_size";
+    let mut parts = linear("feed_forward.router", l.experts, c.hidden, keys, false);
+    parts.extend(mlp("feed_forward.shared_expert", c.ffn, c, keys));
+    if names.each_expert {
+        (0..l.experts).for_each(|e| parts.extend(mlp(&format!("feed_forward.experts.{e}"), c.ffn, c, keys)));
+    } else {
+        parts.push(("feed_forward.experts.gate_up_proj".to_owned(), vec![l.experts, c.hidden, 2 * c.ffn], keys));
+        parts.push(("feed_forward.experts.down_proj".to_owned(), vec![l.experts, c.ffn, c.hidden], keys));
+    }
+    parts
+}
+
+/// Parameters of the model.
+pub fn parameters(config: &LlamaConfig, tied: bool) -> u64 {
+    let times = |n: &Needed| n.layers.as_ref().map_or(1, |layers| layers.len() as u64);
+    needed(config, tied, &Names::default()).iter().map(|n| times(n) * n.shape.iter().map(|&d| d as u64).product::<u64>()).sum()
+}
+
+/// Element type of a tensor, by its name with `{layer}`: that of all layers that have it, or f32 where they differ (every type widens to it).
 pub fn dtype(checkpoint: &Checkpoint, name: &str, layers: usize) -> Option<DType> {
-    let each = |layer: usize| checkpoint.tensor(&name.replace(LAYER, &layer.to_string())).and_then(|t| t.dtype.ir);
-    let first = each(0)?;
     let last = if name.contains(LAYER) { layers } else { 1 };
-    Some(if (1..last).all(|layer| each(layer) == Some(first)) { first } else { DType::F32 })
+    let mut each = (0..last).filter_map(|layer| checkpoint.tensor(&name.replace(LAYER, &layer.to_string())).and_then(|t| t.dtype.ir));
+    let first = each.next()?;
+    Some(if each.all(|dtype| dtype == first) { first } else { DType::F32 })
 }
 
 /// Compares a checkpoint with what the config implies.
@@ -87,23 +112,22 @@ pub fn dtype(checkpoint: &Checkpoint, name: &str, layers: usize) -> Option<DType
 /// # Errors
 /// A tensor is missing, has another shape than the config says or a type that is no float; or there are tensors that would change what the
 /// model computes and that the config does not ask for (more layers, biases).
-pub fn check(checkpoint: &Checkpoint, config: &LlamaConfig, tied: bool) -> Result<Vec<Warning>> {
+pub fn check(checkpoint: &Checkpoint, config: &LlamaConfig, tied: bool, names: &Names) -> Result<Vec<Warning>> {
     let mut known = BTreeSet::new();
-    for need in needed(config, tied) {
-        let layers = if need.name.contains(LAYER) { config.layers } else { 1 };
-        for layer in 0..layers {
+    for need in needed(config, tied, names) {
+        for layer in need.layers.as_deref().unwrap_or(&[0]) {
             let name = need.name.replace(LAYER, &layer.to_string());
             check_one(checkpoint, &need, &name)?;
             known.insert(name);
         }
     }
-    let extra: Vec<&str> = checkpoint.names().filter(|n| !known.contains(*n) && !harmless(n)).collect();
-    if let Some(name) = extra.iter().find(|n| layer_of(n).is_some_and(|layer| layer >= config.layers)) {
+    let extra: Vec<&str> = checkpoint.names().filter(|n| !known.contains(*n) && !harmless(n, names) && !of_vision(n)).collect();
+    if let Some(name) = extra.iter().find(|n| layer_of(n, names).is_some_and(|layer| layer >= config.layers)) {
         return Err(disagree(checkpoint, name, "the checkpoint has more layers than the config")
             .expected(format_args!("{} layers (`num_hidden_layers`)", config.layers))
             .help("take config.json and weights of the same model"));
     }
-    if let Some(name) = extra.iter().find(|n| layer_of(n).is_some() && n.ends_with(".bias")) {
+    if let Some(name) = extra.iter().find(|n| layer_of(n, names).is_some() && n.ends_with(".bias")) {
         return Err(disagree(checkpoint, name, "the checkpoint has a bias that the config does not ask for")
             .expected("no biases (`attention_bias`, `mlp_bias`)")
             .help("set the key in config.json to true if the model has biases"));
@@ -115,12 +139,18 @@ pub fn check(checkpoint: &Checkpoint, config: &LlamaConfig, tied: bool) -> Resul
 }
 
 /// Tensors that old checkpoints carry and that say nothing: rotary tables, and a head that is tied.
-fn harmless(name: &str) -> bool {
-    name.ends_with("rotary_emb.inv_freq") || name == HEAD
+fn harmless(name: &str, names: &Names) -> bool {
+    name.ends_with("rotary_emb.inv_freq") || name == names.head
 }
 
-fn layer_of(name: &str) -> Option<usize> {
-    name.strip_prefix(LAYERS)?.split('.').next()?.parse().ok()
+/// Tensors of the vision half: the config's architecture says that it is not compiled.
+fn of_vision(name: &str) -> bool {
+    let name = name.strip_prefix("model.").unwrap_or(name);
+    name.starts_with("vision_model.") || name.starts_with("multi_modal_projector.")
+}
+
+fn layer_of(name: &str, names: &Names) -> Option<usize> {
+    name.strip_prefix(&names.layers())?.split('.').next()?.parse().ok()
 }
 
 fn disagree(checkpoint: &Checkpoint, name: &str, what: &str) -> Diag {

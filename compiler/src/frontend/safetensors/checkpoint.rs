@@ -173,6 +173,11 @@ impl Source for Checkpoint {
         let tensor = self.tensor(name).ok_or_else(|| format!("no tensor `{name}`"))?;
         tensor.row(row, out).map_err(|e| format!("tensor `{name}`: {e}"))
     }
+
+    fn part(&self, name: &str, row: usize, _: usize, start: usize, out: &mut [f32]) -> std::result::Result<(), String> {
+        let tensor = self.tensor(name).ok_or_else(|| format!("no tensor `{name}`"))?;
+        tensor.part(row, start, out).map_err(|e| format!("tensor `{name}`: {e}"))
+    }
 }
 
 impl<'a> TensorRef<'a> {
@@ -193,7 +198,13 @@ impl<'a> TensorRef<'a> {
         if out.len() != self.columns() {
             return Err(format!("a row has {} elements, {} were asked for", self.columns(), out.len()));
         }
+        self.part(row, 0, out)
+    }
+    /// Elements `start ..` of a row, as many as `out` holds.
+    fn part(&self, row: usize, start: usize, out: &mut [f32]) -> std::result::Result<(), String> {
         let bytes = self.row_bytes(row).ok_or_else(|| format!("row {row} of {}", self.rows()))?;
+        let size = self.dtype.bits as usize / 8;
+        let bytes = bytes.get(start * size..(start + out.len()) * size).ok_or_else(|| format!("element {start} of {}", self.columns()))?;
         match self.dtype.ir {
             Some(dtype) if widen(dtype, bytes, out) => Ok(()),
             _ => Err(format!("{} is not a floating-point type that can be widened", self.dtype.name)),

@@ -14,6 +14,8 @@ fn row_by_row(op: OpKind) -> bool {
         OpKind::GatherRows | OpKind::Layers | OpKind::KvWrite | OpKind::RopeKvWrite => false,
         // A gather itself, of rows that cost next to nothing.
         OpKind::Embed => false,
+        // Rows are pushed before experts are batched, and it has two results.
+        OpKind::Route => false,
         OpKind::Linear
         | OpKind::RmsNorm
         | OpKind::RmsUnit
@@ -25,6 +27,14 @@ fn row_by_row(op: OpKind) -> bool {
         | OpKind::Mul
         | OpKind::SliceCols
         | OpKind::SwiGlu
+        | OpKind::TopGates
+        | OpKind::ExpertScale
+        | OpKind::ExpertLinear
+        | OpKind::ExpertSum
+        | OpKind::RowScale
+        | OpKind::AttnTemperature
+        | OpKind::MoeLinearSwiGlu
+        | OpKind::MoeLinearAdd
         | OpKind::NormLinear
         | OpKind::UnitLinear
         | OpKind::NormLinearSwiGlu

@@ -23,7 +23,8 @@ pub(super) unsafe fn splat(x: *const u8) -> __m256i {
     unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) }
 }
 
-/// The same sums, where they belong to a tile at this place of the program: the compiler would add them in another order, in which its activations do not fit the registers.
+/// The same sums, where they belong to a tile at this place of the program: the compiler would add them in another order, in which its
+/// activations do not fit the registers.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn in_order<const M: usize>(mut sums: __m256i) -> __m256i {

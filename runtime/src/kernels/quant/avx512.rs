@@ -1,4 +1,5 @@
-//! AVX-512: `vpdpbusd` on zmm registers where there is VNNI; elsewhere `vpmaddubsw` into sums of 16 bits, which 32 columns of int4 cannot overflow.
+//! AVX-512: `vpdpbusd` on zmm registers where there is VNNI; elsewhere `vpmaddubsw` into sums of 16 bits, which 32 columns of int4 cannot
+//! overflow.
 
 use super::dot::{ByRow, Eight, Four, by_4, by_12};
 use super::ints::Ints;
@@ -18,7 +19,8 @@ unsafe fn splat(x: *const u8) -> __m512i {
     unsafe { _mm512_set1_epi32(x.cast::<i32>().read_unaligned()) }
 }
 
-/// The same sums, where they belong to a tile at this place of the program: the compiler would add them in another order, with fewer independent additions at a time.
+/// The same sums, where they belong to a tile at this place of the program: the compiler would add them in another order, with fewer
+/// independent additions at a time.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn in_order<const M: usize>(mut sums: __m512i) -> __m512i {

@@ -1,5 +1,5 @@
-//! The dot templates over any [`Ints`]: block after block, so that a thread reads one sequential stream of weights. The arithmetic is described in
-//! the module above.
+//! The dot templates over any [`Ints`]: block after block, so that a thread reads one sequential stream of weights. The arithmetic is
+//! described in the module above.
 
 use super::ints::Ints;
 use crate::abi::{DotArgs, ROWS};
@@ -7,7 +7,8 @@ use crate::format::{ACT_GROUP, I8Row, SUM_GROUP};
 use crate::kernels::lanes::Lanes;
 use crate::kernels::tile::for_rows;
 
-/// A place in each of up to 12 rows. Every third row has a pointer, the two behind it are one and two strides away: few registers hold them all.
+/// A place in each of up to 12 rows. Every third row has a pointer, the two behind it are one and two strides away: few registers hold
+/// them all.
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
     thirds: [*const u8; 4],

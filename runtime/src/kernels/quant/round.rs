@@ -1,5 +1,5 @@
-//! f32 rows to rows of int8 activations ([`crate::format::Act::I8`]): one body, which the compiler turns into vectors of each instruction set.
-//! All of them do the same operations on the same elements, so they agree bit for bit.
+//! f32 rows to rows of int8 activations ([`crate::format::Act::I8`]): one body, which the compiler turns into vectors of each instruction
+//! set. All of them do the same operations on the same elements, so they agree bit for bit.
 
 use crate::abi::QuantizeArgs;
 use crate::format::{ACT_GROUP, I8Row, SUM_GROUP};

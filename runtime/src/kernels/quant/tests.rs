@@ -1,5 +1,5 @@
-//! Every dot kernel of the integer formats that this machine can run, bit for bit: against its generic twin, alone and in tiles; and the twins
-//! against sums in f64.
+//! Every dot kernel of the integer formats that this machine can run, bit for bit: against its generic twin, alone and in tiles; and the
+//! twins against sums in f64.
 
 use super::testing::{Case, FORMATS};
 use crate::abi::{GatherArgs, ROWS};
