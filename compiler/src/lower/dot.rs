@@ -227,14 +227,13 @@ impl FuncLower<'_, '_> {
         if !uses.is_empty() && !self.is_result[value.0 as usize] && uses.iter().all(rounds) { Elem::Bf16 } else { Elem::F32 }
     }
 
-    /// The value, normed if asked, in int8.
-    fn quantized(&mut self, x: ValueId, norm: Option<(Option<WeightId>, u64)>) -> Result<BufferId, LowerError> {
+    /// A view of the value, f32, rounded to int8.
+    pub(super) fn quantized(&mut self, x: ValueId, from: View) -> Result<BufferId, LowerError> {
         let (rows, width, layout) = (self.rows(x)?, self.width(x)?, self.layout(x));
         if layout != Layout::Plain {
             // Padding between heads would move columns into other groups than the IR says.
             return Err(LowerError::new(self.func, x, "is padded by heads and cannot be rounded in groups of columns"));
         }
-        let from = self.activations(x, norm, Elem::F32, false)?;
         let name = format!("{}.i8", self.func.values[x.0 as usize].name);
         let out = self.b.buffer(&name, rows, width, layout, Elem::I8, Role::Scratch);
         let times = self.b.program.buffer(from.buffer).times;
@@ -256,7 +255,10 @@ impl FuncLower<'_, '_> {
             return Ok(View { buffer: *buffer, col: 0 });
         }
         let buffer = match norm {
-            _ if elem == Elem::I8 => self.quantized(x, norm)?,
+            _ if elem == Elem::I8 => {
+                let from = self.activations(x, norm, Elem::F32, false)?;
+                self.quantized(x, from)?
+            }
             None => {
                 let view = self.view(x)?;
                 self.copy(x, view, elem, round)?

@@ -82,7 +82,8 @@ impl FuncLower<'_, '_> {
         if self.b.program.buffer(view.buffer).elem == elem && !round {
             return Ok(view);
         }
-        Ok(View { buffer: self.copy(value, view, elem, round)?, col: 0 })
+        let buffer = if elem == Elem::I8 { self.quantized(value, view)? } else { self.copy(value, view, elem, round)? };
+        Ok(View { buffer, col: 0 })
     }
 
     fn expert_weight(&self, inst: &Inst, i: usize) -> Result<(WeightId, WeightFormat, bool), LowerError> {

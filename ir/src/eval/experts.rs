@@ -63,7 +63,7 @@ pub(super) fn chosen_linear(x: &Tensor, ids: &Tensor, w: &Arg<'_>, act: DType) -
 fn products(x: &Tensor, ids: &[usize], experts: usize, w: &Arg<'_>, act: DType) -> Result<Tensor, String> {
     let k = x.width();
     let mut rounded = x.floats()?.to_vec();
-    quant::round(act, &mut rounded)?;
+    rounded.chunks_mut(k).try_for_each(|row| quant::round_input(act, row))?;
     let all = w.rows();
     let n = w.features()?;
     let mut out = vec![0.0; ids.len() * n];
