@@ -10,7 +10,7 @@ pub struct Region {
     pub name: String,
     /// Row set that it iterates over.
     pub rows: usize,
-    /// How often it iterates over the set: as [`Buffer::times`].
+    /// How often it iterates over the set: as [`super::program::Buffer::times`].
     pub times: usize,
     /// Whether every thread must have finished the regions before it.
     pub barrier: bool,
