@@ -12,6 +12,7 @@ pub mod print;
 pub mod recipe;
 pub mod types;
 pub mod verify;
+mod wide;
 
 #[cfg(test)]
 mod testing;

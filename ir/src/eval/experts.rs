@@ -1,6 +1,6 @@
 //! The meaning of the ops on mixtures of experts: every expert of every row, or the chosen ones.
 
-use super::quant;
+use super::linear;
 use super::tensor::{Arg, Tensor};
 use crate::dtype::DType;
 
@@ -46,7 +46,7 @@ pub(super) fn scale(x: &Tensor, gates: &Tensor) -> Result<Tensor, String> {
 }
 
 /// The product of each expert with its row of `x`.
-pub(super) fn linear(x: &Tensor, w: &Arg<'_>, act: DType) -> Result<Tensor, String> {
+pub(super) fn expert_linear(x: &Tensor, w: &Arg<'_>, act: DType) -> Result<Tensor, String> {
     let [rows, experts, _] = x.shape() else { return Err(format!("found {:?}, expected [rows, experts, columns]", x.shape())) };
     let ids = (0..rows * experts).map(|i| i % experts).collect::<Vec<_>>();
     products(x, &ids, *experts, w, act)
@@ -61,28 +61,20 @@ pub(super) fn chosen_linear(x: &Tensor, ids: &Tensor, w: &Arg<'_>, act: DType) -
 
 /// Row `i` of all `x` times the weight of expert `ids[i]`. An input of zeros gives zeros without its weight being read.
 fn products(x: &Tensor, ids: &[usize], experts: usize, w: &Arg<'_>, act: DType) -> Result<Tensor, String> {
-    let k = x.width();
-    let mut rounded = x.floats()?.to_vec();
-    rounded.chunks_mut(k).try_for_each(|row| quant::round_input(act, row))?;
-    let all = w.rows();
-    let n = w.features()?;
+    let (k, n, all) = (x.width(), w.features()?, w.rows());
+    let wide = linear::rounded(x, act)?;
     let mut out = vec![0.0; ids.len() * n];
-    let mut weight = vec![0.0f32; k];
     for e in 0..experts {
-        let rows: Vec<usize> = (0..ids.len()).filter(|i| ids[*i] == e && rounded[i * k..][..k].iter().any(|x| *x != 0.0)).collect();
+        let rows: Vec<usize> = (0..ids.len()).filter(|i| ids[*i] == e && wide[i * k..][..k].iter().any(|x| *x != 0.0)).collect();
         if rows.is_empty() {
             continue;
         }
         if (e + 1) * n > all {
             return Err(format!("found expert {e}, expected 0..{}", all / n));
         }
-        for o in 0..n {
-            w.row(e * n + o, &mut weight)?;
-            for &i in &rows {
-                let sum: f64 = rounded[i * k..][..k].iter().zip(&weight).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
-                out[i * n + o] = sum as f32;
-            }
-        }
+        linear::products(&wide, k, w, e * n..(e + 1) * n, &rows, &mut |o, sums| {
+            rows.iter().zip(sums).for_each(|(i, sum)| out[i * n + o] = *sum as f32);
+        })?;
     }
     Ok(x.with_rows(n, out))
 }

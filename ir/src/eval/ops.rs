@@ -39,7 +39,7 @@ pub(super) fn eval(inst: &Inst, args: &[Arg<'_>], cache: &mut Cache) -> Result<V
         OpKind::GatherRows => value(0)?.gather(value(1)?.ints()?)?,
         OpKind::TopGates => experts::top_gates(&value(0)?, inst.int("top_k"))?,
         OpKind::ExpertScale => experts::scale(&value(0)?, &value(1)?)?,
-        OpKind::ExpertLinear => experts::linear(&value(0)?, &args[1], rounding(inst, "act")?)?,
+        OpKind::ExpertLinear => experts::expert_linear(&value(0)?, &args[1], rounding(inst, "act")?)?,
         OpKind::ExpertSum => experts::sum(&value(0)?)?,
         OpKind::RowScale => row_scale(&value(0)?, &value(1)?)?,
         OpKind::AttnTemperature => attn_temperature(&value(0)?, inst.float("floor_scale"), inst.float("attn_scale"))?,

@@ -7,6 +7,7 @@ use crate::dtype::DType;
 use half::{bf16, f16};
 
 pub use scales::Codes;
+use scales::Grid;
 
 /// Columns that share a scale when the input of a product is rounded to int8.
 pub const ACT_GROUP: usize = 256;
@@ -42,7 +43,7 @@ pub fn quantize(dtype: DType, row: &[f32], out: &mut Codes) -> Result<(), String
     let info = dtype.info();
     match (info.scale, info.bits) {
         (Some(scale), 4 | 8) => {
-            scales::quantize(row, info.group as usize, info.bits, scale == DType::F16, out);
+            scales::quantize(row, info.group as usize, Grid { bits: info.bits, half: scale == DType::F16 }, out);
             Ok(())
         }
         _ => Err(format!("found {dtype}, expected a quantized type")),

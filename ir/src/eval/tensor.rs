@@ -133,6 +133,13 @@ impl Arg<'_> {
             Arg::Weight(weight, _) => weight.columns(),
         }
     }
+    /// Copies rows `first .. first + count` to `out`, one after the other.
+    pub(super) fn band(&self, first: usize, count: usize, out: &mut [f32]) -> Result<(), String> {
+        match self {
+            Arg::Weight(weight, _) => weight.band(first, count, out, weight.columns()),
+            Arg::Value(_) => out.chunks_exact_mut(self.columns()).take(count).zip(first..).try_for_each(|(out, row)| self.row(row, out)),
+        }
+    }
     /// Copies row `row` to `out`.
     pub(super) fn row(&self, row: usize, out: &mut [f32]) -> Result<(), String> {
         match self {

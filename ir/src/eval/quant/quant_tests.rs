@@ -98,3 +98,20 @@ fn inputs_of_products_are_rounded_by_groups_from_column_zero() {
     assert_eq!((row[0], row[1], row[255]), (127.0, 1.0, -4.0));
     assert!((row[256] - 1.27).abs() < 1e-6 && (row[299] - 0.01).abs() < 1e-6);
 }
+
+#[test]
+fn wide_vectors_give_the_same_codes_and_scales() {
+    for seed in 0..20 {
+        let row: Vec<f32> = noise(3000)[seed * 10..].iter().enumerate().map(|(i, x)| if i % 97 == seed { x * 30.0 } else { *x }).collect();
+        for dtype in [DType::Q8, DType::Q8G32, DType::Q4G32, DType::Q4G64, DType::Q4G128] {
+            let (mut wide, mut plain) = (Codes::default(), Codes::default());
+            quantize(dtype, &row, &mut wide).unwrap();
+            crate::wide::plainly(|| quantize(dtype, &row, &mut plain)).unwrap();
+            assert_eq!(
+                wide.scales.iter().map(|s| s.to_bits()).collect::<Vec<_>>(),
+                plain.scales.iter().map(|s| s.to_bits()).collect::<Vec<_>>()
+            );
+            assert_eq!(wide.codes, plain.codes);
+        }
+    }
+}
