@@ -25,9 +25,14 @@ pub(crate) struct Peak {
 pub(crate) struct ReadArgs {
     /// First byte.
     pub(crate) at: *const u8,
-    /// Length, a multiple of 256.
+    /// Length, a multiple of `streams` times [`STREAM_BLOCK`].
     pub(crate) bytes: u64,
+    /// Blocks that are read side by side. Some CPUs read several streams faster than one.
+    pub(crate) streams: u64,
 }
+
+/// Bytes of a block that is read as one stream: about a block of rows of a weight matrix.
+pub(crate) const STREAM_BLOCK: usize = 64 << 10;
 
 /// The fastest that a CPU with these features has; `bf16`: products of bf16 too.
 pub(crate) fn best(bf16: bool, has_feature: impl Fn(&str) -> bool) -> &'static Peak {
@@ -77,7 +82,7 @@ unsafe extern "C" fn generic_read(args: *const u8) {
     std::hint::black_box(sums);
 }
 
-/// Four lines at a time.
+/// Four lines of each stream at a time.
 ///
 /// # Safety
 /// As for [`super::lanes::Lanes`], and the contract of [`Peak::read`].
@@ -87,9 +92,15 @@ pub(super) unsafe fn read<L: super::lanes::Lanes>(args: &ReadArgs) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [L::splat(0.0); 4];
-        for at in (0..args.bytes as usize).step_by(256) {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = L::max(*sum, L::load(args.at.add(at + i * 64).cast()));
+        let group = args.streams as usize * STREAM_BLOCK;
+        for group in (0..args.bytes as usize / group * group).step_by(group) {
+            for at in (0..STREAM_BLOCK).step_by(256) {
+                for stream in 0..args.streams as usize {
+                    let at = args.at.add(group + stream * STREAM_BLOCK + at);
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        *sum = L::max(*sum, L::load(at.add(i * 64).cast()));
+                    }
+                }
             }
         }
         let mut kept = [0.0; 16];

@@ -21,6 +21,8 @@ mod dot;
 pub(super) mod generic;
 #[cfg(target_arch = "x86_64")]
 mod ints;
+#[cfg(target_arch = "x86_64")]
+mod panel;
 pub(super) mod round;
 
 #[cfg(test)]
