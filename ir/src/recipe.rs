@@ -58,6 +58,12 @@ pub trait Source: Sync {
         out.copy_from_slice(part);
         Ok(())
     }
+
+    /// Writes `width` elements from `start` on of the rows from `row` on, row after row, as many rows as `out` holds. Sources that look a name
+    /// up should do it once here.
+    fn patch(&self, name: &str, row: usize, columns: usize, start: usize, width: usize, out: &mut [f32]) -> Result<(), String> {
+        out.chunks_exact_mut(width.max(1)).zip(row..).try_for_each(|(out, row)| self.part(name, row, columns, start, out))
+    }
 }
 
 /// What stands for the number of the layer in source names.
