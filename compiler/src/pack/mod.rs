@@ -251,7 +251,10 @@ impl Job<'_> {
         at: usize,
     ) -> Result<()> {
         let k = columns.padded().next_multiple_of(format.k_unit);
-        room.panel.clear();
+        // What is not written below is padding; where nothing is padded, clearing would cost as much as reading.
+        if k != self.prepared.columns() || sources.contains(&None) {
+            room.panel.clear();
+        }
         room.panel.resize(ROWS * k, 0.0);
         // Neighbours are read together: a row of a transposed tensor by itself would cost all of it.
         room.row.resize(self.prepared.columns(), 0.0);
