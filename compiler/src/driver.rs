@@ -1,20 +1,23 @@
 //! The compiler as one function, read from top to bottom: [`compile`]. Each step is a module of its own; only the order is here.
 
 use crate::check;
+use crate::check_passes;
 use crate::codegen::{self, Code};
 use crate::diag::{Diag, Result, Warning};
 use crate::frontend::{self, Model};
 use crate::lower::{self, Limits, Program};
 use crate::pack::{self, unwritable};
+use crate::report;
 use crate::target::Target;
 use llamac_ir::dtype::DType;
 use llamac_ir::module::Module;
+use llamac_passes::check::Checked;
 use llamac_passes::pipeline::{self, PRECISIONS, Precision, Report};
 use llamac_runtime::abi::ABI_VERSION;
 use llamac_runtime::artifact::check::CheckVectors;
 use llamac_runtime::artifact::meta::{Meta, ModelMeta, TargetMeta};
 use llamac_runtime::artifact::{ArtifactWriter, SectionKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What to compile for. `None` means: as the model suggests.
@@ -32,11 +35,27 @@ pub struct CompileOptions {
     pub max_step: usize,
     /// Whether the reference evaluator computes check vectors.
     pub check: bool,
+    /// Whether every pass is checked against the reference evaluator; a compile whose passes are not right fails.
+    pub check_passes: bool,
+    /// Values whose history the report shall have: `llamac_passes::pipeline::Options::why`.
+    pub why: Option<String>,
+    /// Where to write a page about the compile.
+    pub report: Option<PathBuf>,
 }
 
 impl Default for CompileOptions {
     fn default() -> CompileOptions {
-        CompileOptions { quant: None, target: "native".into(), max_context: None, max_batch: 8, max_step: 512, check: true }
+        CompileOptions {
+            quant: None,
+            target: "native".into(),
+            max_context: None,
+            max_batch: 8,
+            max_step: 512,
+            check: true,
+            check_passes: false,
+            why: None,
+            report: None,
+        }
     }
 }
 
@@ -92,6 +111,8 @@ pub struct Summary {
     pub code_bytes: usize,
     /// Everything worth telling the user.
     pub warnings: Vec<Warning>,
+    /// What the check of the passes found, if it was asked for.
+    pub checked: Option<Checked>,
     /// Time of each step.
     pub times: Vec<(&'static str, Duration)>,
 }
@@ -109,9 +130,9 @@ pub fn plan(model: &Model, options: &CompileOptions) -> Result<Planned> {
     let imported = model.module(&limits)?;
     let mut module = imported.clone();
     let mut quantized = None;
-    let passes = pipeline::Options { precision, machine: target.machine(), ..pipeline::Options::default() };
+    let passes = pipeline::Options { why: options.why.clone(), ..passes(precision, &target) };
     let report = pipeline::run_observed(&mut module, &passes, &mut |pass, module| {
-        if pass == "choose-precision" {
+        if pass == pipeline::CHOOSE_PRECISION {
             quantized = Some(module.clone());
         }
     })
@@ -135,10 +156,22 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
     times.lap("optimise");
     let code = codegen::compile(&planned.program, &planned.target).map_err(|e| ours("no code could be made", &e))?;
     times.lap("code");
+    let checked = match (&model.checkpoint, options.check_passes) {
+        (Some(checkpoint), true) => {
+            Some(check_passes::check(&planned, &passes(planned.precision, &planned.target), checkpoint, model.parameters())?)
+        }
+        _ => None,
+    };
+    times.lap("check passes");
     let meta = planned.meta(&model, Some(&code));
     let (Some(checkpoint), Some(tokenizer)) = (&model.checkpoint, &model.tokenizer) else {
         return Err(ours("the model was loaded without weights or tokenizer", &folder.display()));
     };
+    if let Some(path) = &options.report {
+        let page = report::page(&planned, &meta);
+        std::fs::write(path, page)
+            .map_err(|e| Diag::io("cannot write the report", path.display(), &e).help("give another path with --report"))?;
+    }
     let vectors = match options.check {
         true => Some(check::vectors(&planned.quantized, checkpoint, model.parameters(), model.config.vocab, &meta.model.quant)?),
         false => None,
@@ -153,11 +186,11 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
         writer.put(*kind, bytes).map_err(|e| unwritable(&e))?;
     }
     let section = writer.sized_section(SectionKind::Weights, total).map_err(|e| unwritable(&e))?;
-    pack::write(&planned.program, checkpoint, &section, &|bytes| progress.weights(bytes, total))?;
+    pack::write(&planned.program, checkpoint, &|name| checkpoint.release(name), &section, &|bytes| progress.weights(bytes, total))?;
     section.finish().map_err(|e| unwritable(&e))?;
     let file_bytes = writer.finish().map_err(|e| unwritable(&e))?;
     times.lap("weights");
-    Ok(Summary { meta, file_bytes, code_bytes: code.blob.len(), warnings: planned.warnings, times: times.laps })
+    Ok(Summary { meta, file_bytes, code_bytes: code.blob.len(), warnings: planned.warnings, checked, times: times.laps })
 }
 
 impl Planned {
@@ -186,6 +219,11 @@ impl Planned {
             generation: model.generation.clone(),
         }
     }
+}
+
+/// How the pipeline runs.
+fn passes(precision: Precision, target: &Target) -> pipeline::Options {
+    pipeline::Options { precision, machine: target.machine(), ..pipeline::Options::default() }
 }
 
 fn ours(what: &str, error: &dyn std::fmt::Display) -> Diag {

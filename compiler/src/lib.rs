@@ -1,6 +1,8 @@
 //! llamac: front ends, lowering, code generation, packing and the command line. What runs an artifact is `llamac-runtime`.
 
+pub mod bare;
 mod check;
+mod check_passes;
 pub mod cli;
 pub mod codegen;
 pub mod diag;
@@ -8,4 +10,5 @@ pub mod driver;
 pub mod frontend;
 pub mod lower;
 mod pack;
+pub mod report;
 pub mod target;

@@ -47,7 +47,7 @@ impl BuildArgs {
             max_context: self.max_context,
             max_batch: self.max_batch,
             max_step: self.max_step,
-            check: true,
+            ..crate::driver::CompileOptions::default()
         }
     }
 }
