@@ -1,15 +1,20 @@
 //! The compiler as one function, read from top to bottom: [`compile`]. Each step is a module of its own; only the order is here.
 
+use crate::auto::{self, Auto, Budget, Chosen};
+use crate::calibrate::{self, Calibrated, Text};
 use crate::check;
 use crate::codegen::{self, Code};
 use crate::diag::{Diag, Result, Warning};
+use crate::frontend::safetensors::Checkpoint;
 use crate::frontend::{self, Model};
 use crate::lower::{self, Limits, Program};
 use crate::pack::{self, unwritable};
 use crate::target::Target;
 use llamac_ir::dtype::DType;
 use llamac_ir::module::Module;
+use llamac_ir::recipe::Source;
 use llamac_passes::pipeline::{self, PRECISIONS, Precision, Report};
+use llamac_passes::variants::{self, Formats};
 use llamac_runtime::abi::ABI_VERSION;
 use llamac_runtime::artifact::check::CheckVectors;
 use llamac_runtime::artifact::meta::{Meta, ModelMeta, TargetMeta};
@@ -32,11 +37,27 @@ pub struct CompileOptions {
     pub max_step: usize,
     /// Whether the reference evaluator computes check vectors.
     pub check: bool,
+    /// What quantizing is calibrated on; `None`: weights are rounded as they are.
+    pub calibrate: Option<Text>,
+    /// For `--quant auto`: what the choice of formats keeps to.
+    pub budget: Option<Budget>,
+    /// For `--quant auto`: the formats, when they have been chosen.
+    pub chosen: Option<Chosen>,
 }
 
 impl Default for CompileOptions {
     fn default() -> CompileOptions {
-        CompileOptions { quant: None, target: "native".into(), max_context: None, max_batch: 8, max_step: 512, check: true }
+        CompileOptions {
+            quant: None,
+            target: "native".into(),
+            max_context: None,
+            max_batch: 8,
+            max_step: 512,
+            check: true,
+            calibrate: None,
+            budget: None,
+            chosen: None,
+        }
     }
 }
 
@@ -92,6 +113,8 @@ pub struct Summary {
     pub code_bytes: usize,
     /// Everything worth telling the user.
     pub warnings: Vec<Warning>,
+    /// What `--quant auto` chose.
+    pub auto: Option<Auto>,
     /// Time of each step.
     pub times: Vec<(&'static str, Duration)>,
 }
@@ -103,13 +126,14 @@ pub struct Summary {
 pub fn plan(model: &Model, options: &CompileOptions) -> Result<Planned> {
     let target = Target::parse(&options.target).map_err(|e| Diag::new("target", e.to_string()).help("`llamac targets` lists them"))?;
     let mut warnings = model.warnings.clone();
-    let precision = precision(options.quant.as_deref(), model, &mut warnings)?;
+    let precision = precision(options, model, &mut warnings)?;
     let limits = limits(model, options, &mut warnings)?;
 
     let imported = model.module(&limits)?;
     let mut module = imported.clone();
+    let formats = options.chosen.as_ref().map(|chosen| apply(chosen, &mut module)).unwrap_or_default();
     let mut quantized = None;
-    let passes = pipeline::Options { precision, machine: target.machine(), ..pipeline::Options::default() };
+    let passes = pipeline::Options { precision, formats, machine: target.machine(), ..pipeline::Options::default() };
     let report = pipeline::run_observed(&mut module, &passes, &mut |pass, module| {
         if pass == "choose-precision" {
             quantized = Some(module.clone());
@@ -131,16 +155,20 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
     let mut writer = ArtifactWriter::create(out).map_err(|e| unwritable(&e))?;
     let model = frontend::load(folder)?;
     times.lap("read");
-    let planned = plan(&model, options)?;
+    let (Some(checkpoint), Some(tokenizer)) = (&model.checkpoint, &model.tokenizer) else {
+        return Err(ours("the model was loaded without weights or tokenizer", &folder.display()));
+    };
+    let (calibrated, auto) = calibrate(&model, checkpoint, options)?;
+    let source = calibrated.as_ref().map_or(checkpoint as &dyn Source, |c| c);
+    times.lap("calibrate");
+    let chosen = auto.as_ref().map(|a| a.chosen.clone());
+    let planned = plan(&model, &CompileOptions { chosen, ..options.clone() })?;
     times.lap("optimise");
     let code = codegen::compile(&planned.program, &planned.target).map_err(|e| ours("no code could be made", &e))?;
     times.lap("code");
     let meta = planned.meta(&model, Some(&code));
-    let (Some(checkpoint), Some(tokenizer)) = (&model.checkpoint, &model.tokenizer) else {
-        return Err(ours("the model was loaded without weights or tokenizer", &folder.display()));
-    };
     let vectors = match options.check {
-        true => Some(check::vectors(&planned.quantized, checkpoint, model.parameters(), model.config.vocab, &meta.model.quant)?),
+        true => Some(check::vectors(&planned.quantized, source, model.parameters(), model.config.vocab, &meta.model.quant)?),
         false => None,
     };
     times.lap("check vectors");
@@ -153,11 +181,43 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
         writer.put(*kind, bytes).map_err(|e| unwritable(&e))?;
     }
     let section = writer.sized_section(SectionKind::Weights, total).map_err(|e| unwritable(&e))?;
-    pack::write(&planned.program, checkpoint, &section, &|bytes| progress.weights(bytes, total))?;
+    pack::write(&planned.program, source, &|name| checkpoint.release(name), &section, &|bytes| progress.weights(bytes, total))?;
     section.finish().map_err(|e| unwritable(&e))?;
     let file_bytes = writer.finish().map_err(|e| unwritable(&e))?;
     times.lap("weights");
-    Ok(Summary { meta, file_bytes, code_bytes: code.blob.len(), warnings: planned.warnings, times: times.laps })
+    Ok(Summary { meta, file_bytes, code_bytes: code.blob.len(), warnings: planned.warnings, times: times.laps, auto })
+}
+
+/// Runs the calibration text, and chooses formats if that is wanted.
+fn calibrate<'a>(model: &Model, checkpoint: &'a Checkpoint, options: &CompileOptions) -> Result<(Option<Calibrated<'a>>, Option<Auto>)> {
+    if options.quant.as_deref() == Some(Precision::AUTO.name) {
+        // What is wrong with the other options is said before anything slow is done.
+        plan(model, &CompileOptions { quant: Some("int8".into()), ..options.clone() })?;
+        let Some(budget) = options.budget else { return plan(model, options).map(|_| (None, None)) };
+        let text = options.calibrate.clone().unwrap_or(Text::Default);
+        let calibrated = calibrate::run(model, checkpoint, &text, true)?;
+        let auto = auto::choose(model, &text, &calibrated, options, budget)?;
+        return Ok((Some(calibrated), Some(auto)));
+    }
+    let precision = plan(model, options)?.precision;
+    match &options.calibrate {
+        Some(text) if precision.quantized() => Ok((Some(calibrate::run(model, checkpoint, text, false)?), None)),
+        Some(_) => Err(needs_quant(precision.name)),
+        None => Ok((None, None)),
+    }
+}
+
+/// Chooses formats for the model in `folder` without compiling it.
+///
+/// # Errors
+/// As [`compile`].
+pub fn choose(folder: &Path, options: &CompileOptions) -> Result<Auto> {
+    let model = frontend::load(folder)?;
+    let checkpoint = model.checkpoint.as_ref().ok_or_else(|| ours("the model was loaded without weights", &folder.display()))?;
+    match calibrate(&model, checkpoint, options)? {
+        (_, Some(auto)) => Ok(auto),
+        _ => Err(ours("nothing was chosen", &options.quant.as_deref().unwrap_or_default())),
+    }
 }
 
 impl Planned {
@@ -188,6 +248,13 @@ impl Planned {
     }
 }
 
+fn needs_quant(found: &str) -> Diag {
+    Diag::new("option", "--calibrate is for quantized weights")
+        .found(format_args!("--quant {found}"))
+        .expected("int4, int8, q8g32, q4g32, q4g64 or q4g128")
+        .help("add --quant int4, or leave --calibrate out")
+}
+
 fn ours(what: &str, error: &dyn std::fmt::Display) -> Diag {
     Diag::new("internal", format!("{what}; this is a bug of llamac")).found(error).help("please report it with the model's config.json")
 }
@@ -211,9 +278,27 @@ fn small_sections(
     sections
 }
 
-fn precision(quant: Option<&str>, model: &Model, warnings: &mut Vec<Warning>) -> Result<Precision> {
+/// Gives layers with different formats functions of their own; returns the formats by function.
+fn apply(chosen: &Chosen, module: &mut Module) -> Formats {
+    let made = variants::split(module, |func, layer| chosen.get(&(func.to_owned(), Some(layer))));
+    let layers = made.into_iter().filter_map(|(name, _, formats)| Some((name, formats?)));
+    let main = chosen.iter().filter(|((_, layer), _)| layer.is_none()).map(|((name, _), formats)| (name.clone(), formats));
+    let each = layers.chain(main).flat_map(|(name, of)| of.iter().map(move |(weight, format)| ((name.clone(), weight.clone()), *format)));
+    each.collect()
+}
+
+fn precision(options: &CompileOptions, model: &Model, warnings: &mut Vec<Warning>) -> Result<Precision> {
     let stored = model.dtype();
-    let Some(name) = quant else {
+    if options.quant.as_deref() == Some(Precision::AUTO.name) {
+        return match options.chosen {
+            Some(_) => Ok(Precision::AUTO),
+            None => Err(Diag::new("quant", "--quant auto reads the weights and has to know what the model may cost")
+                .found("no choice of formats")
+                .expected("`llamac compile` or `llamac explain` of a model folder, with --size or --max-kl")
+                .help("for example: llamac compile MODEL --quant auto --size 4.5bpw")),
+        };
+    }
+    let Some(name) = options.quant.as_deref() else {
         return Ok(if stored == DType::F32 { Precision::F32 } else { Precision::BF16 });
     };
     let Some(precision) = Precision::from_name(name) else {

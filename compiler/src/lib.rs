@@ -1,5 +1,7 @@
 //! llamac: front ends, lowering, code generation, packing and the command line. What runs an artifact is `llamac-runtime`.
 
+pub mod auto;
+pub mod calibrate;
 mod check;
 pub mod cli;
 pub mod codegen;

@@ -14,6 +14,7 @@ pub mod registry;
 pub mod report;
 pub mod rewrite;
 pub mod summary;
+pub mod variants;
 
 #[cfg(test)]
 mod testing;

@@ -8,6 +8,7 @@ use crate::registry::{self, Kind, Pass};
 pub use crate::report::Report;
 use crate::report::{Cost, FuncReport, Lost};
 use crate::rewrite::{Rewritten, rewrite};
+use crate::variants::Formats;
 use llamac_ir::module::Module;
 use llamac_ir::op::Stage;
 use llamac_ir::verify::{VerifyError, verify};
@@ -19,6 +20,8 @@ use std::fmt;
 pub struct Options {
     /// What `choose-precision` chooses.
     pub precision: Precision,
+    /// Weights that it gives another format.
+    pub formats: Formats,
     /// What the cost model reckons with.
     pub machine: Machine,
     /// Only these passes; `None`: all of them.
@@ -138,7 +141,8 @@ impl<'a> Run<'a> {
         }
         verify(module, module.stage).map_err(|e| PipelineError::Input(texts(&e)))?;
         let before = module.funcs.iter().map(|f| (f.name.clone(), options.machine.func_cost(f))).collect();
-        let context = Context::new(options.machine, options.precision, options.fuel);
+        let mut context = Context::new(options.machine, options.precision, options.fuel);
+        context.formats.clone_from(&options.formats);
         Ok(Run { module, options, observer, context, before, rewritten: BTreeMap::new() })
     }
 

@@ -1,6 +1,6 @@
 //! `llamac compile`: from a checkpoint to an artifact.
 
-use super::args::BuildArgs;
+use super::args::{BuildArgs, ChoiceArgs};
 use super::output::{self, Progress};
 use crate::diag::Result;
 use crate::driver::{self, Summary};
@@ -24,6 +24,8 @@ pub(super) struct CompileArgs {
     output: Option<PathBuf>,
     #[command(flatten)]
     build: BuildArgs,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// Do not compute check vectors for `llamac verify`.
     #[arg(long)]
     no_check: bool,
@@ -60,7 +62,7 @@ impl driver::Progress for Bar {
 }
 
 pub(super) fn main(args: &CompileArgs) -> Result<()> {
-    let options = driver::CompileOptions { check: !args.no_check, ..args.build.options() };
+    let options = args.choice.add_to(driver::CompileOptions { check: !args.no_check, ..args.build.options() })?;
     let out = args.output.clone().unwrap_or_else(|| default_name(&args.model));
     let bar = Bar::new(args.quiet || args.json);
     let summary = driver::compile(&args.model, &out, &options, &bar);
@@ -104,6 +106,9 @@ fn report(summary: &Summary, out: &Path, as_json: bool) {
     );
     let steps: Vec<String> = summary.times.iter().map(|(name, t)| format!("{name} {:.0} ms", t.as_secs_f64() * 1e3)).collect();
     println!("  {}", steps.join(", "));
+    if let Some(auto) = &summary.auto {
+        print!("{auto}");
+    }
     println!("  run it: llamac run {} -p \"Once upon a time\"", out.display());
 }
 

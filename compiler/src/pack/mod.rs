@@ -7,12 +7,11 @@ mod order;
 mod quant;
 
 use crate::diag::{Diag, Result};
-use crate::frontend::safetensors::Checkpoint;
 use crate::lower::program::WeightForm;
 use crate::lower::{Program, WeightItem};
 use formats::{Packer, packer};
 use llamac_ir::eval::quant::Codes;
-use llamac_ir::recipe::Prepared;
+use llamac_ir::recipe::{Prepared, Source};
 use llamac_runtime::abi::ROWS;
 use llamac_runtime::artifact::WriteError;
 use llamac_runtime::artifact::writer::SizedSection;
@@ -24,11 +23,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Bytes of the pieces that are written at a time: large enough for the disk, small enough for the L2 cache to hold what is hashed.
 const PIECE: usize = 1 << 20;
 
-/// Writes every weight of a program. `progress` is told the bytes of each piece.
+/// Writes every weight of a program. `progress` is told the bytes of each piece, `release` the tensors that are not needed again soon.
 ///
 /// # Errors
 /// A source cannot be read, or the artifact cannot be written; the first error of any thread.
-pub(crate) fn write(program: &Program, source: &Checkpoint, section: &SizedSection<'_>, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+pub(crate) fn write(
+    program: &Program,
+    source: &dyn Source,
+    release: &dyn Fn(&str),
+    section: &SizedSection<'_>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let failed: Mutex<Option<Diag>> = Mutex::new(None);
     for item in program.weight_items() {
@@ -58,7 +63,7 @@ pub(crate) fn write(program: &Program, source: &Checkpoint, section: &SizedSecti
         if let Some(error) = failed.lock().ok().and_then(|mut f| f.take()) {
             return Err(error);
         }
-        item.recipe.sources(&mut |name| source.release(name));
+        item.recipe.sources(&mut |name| release(name));
     }
     Ok(())
 }

@@ -22,6 +22,12 @@ impl Prepared<'_> {
                 of.band(first, count, out, stride)?;
                 (0..count).try_for_each(|i| quant::round(*dtype, &mut out[i * stride..][..columns]))
             }
+            Node::RoundFor(dtype, of, feedback) => {
+                of.band(first, count, out, stride)?;
+                (0..count).try_for_each(|i| {
+                    quant::round_for(*dtype, &mut out[i * stride..][..columns], self.expert(first + i, feedback), feedback)
+                })
+            }
             Node::Below(parts) => {
                 let mut done = 0;
                 while done < count {
