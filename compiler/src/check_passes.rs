@@ -6,7 +6,6 @@ use crate::driver::Planned;
 use llamac_ir::module::{Func, Module};
 use llamac_ir::recipe::Source;
 use llamac_passes::check::{Checked, Inputs, each_pass};
-use llamac_passes::pipeline::Options;
 
 /// Up to this many weights several steps are evaluated, above only one.
 const SMALL: u64 = 50_000_000;
@@ -15,9 +14,9 @@ const SMALL: u64 = 50_000_000;
 ///
 /// # Errors
 /// A pass is farther off than it promises, or a weight cannot be read.
-pub(crate) fn check(planned: &Planned, options: &Options, source: &dyn Source, parameters: u64) -> Result<Checked> {
+pub(crate) fn check(planned: &Planned, source: &dyn Source, parameters: u64) -> Result<Checked> {
     let inputs = if parameters <= SMALL { Inputs::all(&planned.imported) } else { Inputs::short(&planned.imported) };
-    let checked = each_pass(&planned.imported, options, source, &inputs).map_err(|e| {
+    let checked = each_pass(&planned.imported, &planned.passes, source, &inputs).map_err(|e| {
         Diag::new("passes", "the passes could not be checked")
             .found(e)
             .help("check that the weights can be read; if they can, this is a bug of llamac")

@@ -1,9 +1,12 @@
 //! The compiler as one function, read from top to bottom: [`compile`]. Each step is a module of its own; only the order is here.
 
+use crate::auto::{self, Auto, Budget, Chosen};
+use crate::calibrate::{self, Calibrated, Text};
 use crate::check;
 use crate::check_passes;
 use crate::codegen::{self, Code};
 use crate::diag::{Diag, Result, Warning};
+use crate::frontend::safetensors::Checkpoint;
 use crate::frontend::{self, Model};
 use crate::lower::{self, Limits, Program};
 use crate::pack::{self, unwritable};
@@ -11,8 +14,10 @@ use crate::report;
 use crate::target::Target;
 use llamac_ir::dtype::DType;
 use llamac_ir::module::Module;
+use llamac_ir::recipe::Source;
 use llamac_passes::check::Checked;
 use llamac_passes::pipeline::{self, PRECISIONS, Precision, Report};
+use llamac_passes::variants::{self, Formats};
 use llamac_runtime::abi::ABI_VERSION;
 use llamac_runtime::artifact::check::CheckVectors;
 use llamac_runtime::artifact::meta::{Meta, ModelMeta, TargetMeta};
@@ -41,6 +46,12 @@ pub struct CompileOptions {
     pub why: Option<String>,
     /// Where to write a page about the compile.
     pub report: Option<PathBuf>,
+    /// What quantizing is calibrated on; `None`: weights are rounded as they are.
+    pub calibrate: Option<Text>,
+    /// For `--quant auto`: what the choice of formats keeps to.
+    pub budget: Option<Budget>,
+    /// For `--quant auto`: the formats, when they have been chosen.
+    pub chosen: Option<Chosen>,
 }
 
 impl Default for CompileOptions {
@@ -55,6 +66,9 @@ impl Default for CompileOptions {
             check_passes: false,
             why: None,
             report: None,
+            calibrate: None,
+            budget: None,
+            chosen: None,
         }
     }
 }
@@ -82,8 +96,10 @@ impl Progress for Silent {
 /// A model after every step that needs no weights.
 #[derive(Debug)]
 pub struct Planned {
-    /// The module as the front end wrote it.
+    /// The module as the front end wrote it, layers with different formats in functions of their own.
     pub imported: Module,
+    /// How the passes ran.
+    pub passes: pipeline::Options,
     /// The module with formats chosen and nothing fused: what the reference evaluator runs.
     pub quantized: Module,
     /// The module after the passes.
@@ -113,6 +129,8 @@ pub struct Summary {
     pub warnings: Vec<Warning>,
     /// What the check of the passes found, if it was asked for.
     pub checked: Option<Checked>,
+    /// What `--quant auto` chose.
+    pub auto: Option<Auto>,
     /// Time of each step.
     pub times: Vec<(&'static str, Duration)>,
 }
@@ -124,13 +142,15 @@ pub struct Summary {
 pub fn plan(model: &Model, options: &CompileOptions) -> Result<Planned> {
     let target = Target::parse(&options.target).map_err(|e| Diag::new("target", e.to_string()).help("`llamac targets` lists them"))?;
     let mut warnings = model.warnings.clone();
-    let precision = precision(options.quant.as_deref(), model, &mut warnings)?;
+    let precision = precision(options, model, &mut warnings)?;
     let limits = limits(model, options, &mut warnings)?;
 
-    let imported = model.module(&limits)?;
+    let mut imported = model.module(&limits)?;
+    let formats = options.chosen.as_ref().map(|chosen| apply(chosen, &mut imported)).unwrap_or_default();
     let mut module = imported.clone();
     let mut quantized = None;
-    let passes = pipeline::Options { why: options.why.clone(), ..passes(precision, &target) };
+    let passes =
+        pipeline::Options { why: options.why.clone(), formats, precision, machine: target.machine(), ..pipeline::Options::default() };
     let report = pipeline::run_observed(&mut module, &passes, &mut |pass, module| {
         if pass == pipeline::CHOOSE_PRECISION {
             quantized = Some(module.clone());
@@ -140,7 +160,7 @@ pub fn plan(model: &Model, options: &CompileOptions) -> Result<Planned> {
     let quantized = quantized.unwrap_or_else(|| imported.clone());
 
     let program = lower::lower(&module, &target, &limits).map_err(|e| ours("the module could not be lowered", &e))?;
-    Ok(Planned { imported, quantized, module, report, program, target, precision, warnings })
+    Ok(Planned { imported, passes, quantized, module, report, program, target, precision, warnings })
 }
 
 /// Compiles the model in `folder` into the artifact `out`, which appears under its name only when it is complete.
@@ -152,28 +172,30 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
     let mut writer = ArtifactWriter::create(out).map_err(|e| unwritable(&e))?;
     let model = frontend::load(folder)?;
     times.lap("read");
-    let planned = plan(&model, options)?;
+    let (Some(checkpoint), Some(tokenizer)) = (&model.checkpoint, &model.tokenizer) else {
+        return Err(ours("the model was loaded without weights or tokenizer", &folder.display()));
+    };
+    let (calibrated, auto) = calibrate(&model, checkpoint, options)?;
+    let source = calibrated.as_ref().map_or(checkpoint as &dyn Source, |c| c);
+    times.lap("calibrate");
+    let chosen = auto.as_ref().map(|a| a.chosen.clone());
+    let planned = plan(&model, &CompileOptions { chosen, ..options.clone() })?;
     times.lap("optimise");
     let code = codegen::compile(&planned.program, &planned.target).map_err(|e| ours("no code could be made", &e))?;
     times.lap("code");
     let checked = match (&model.checkpoint, options.check_passes) {
-        (Some(checkpoint), true) => {
-            Some(check_passes::check(&planned, &passes(planned.precision, &planned.target), checkpoint, model.parameters())?)
-        }
+        (Some(checkpoint), true) => Some(check_passes::check(&planned, checkpoint, model.parameters())?),
         _ => None,
     };
     times.lap("check passes");
     let meta = planned.meta(&model, Some(&code));
-    let (Some(checkpoint), Some(tokenizer)) = (&model.checkpoint, &model.tokenizer) else {
-        return Err(ours("the model was loaded without weights or tokenizer", &folder.display()));
-    };
     if let Some(path) = &options.report {
         let page = report::page(&planned, &meta);
         std::fs::write(path, page)
             .map_err(|e| Diag::io("cannot write the report", path.display(), &e).help("give another path with --report"))?;
     }
     let vectors = match options.check {
-        true => Some(check::vectors(&planned.quantized, checkpoint, model.parameters(), model.config.vocab, &meta.model.quant)?),
+        true => Some(check::vectors(&planned.quantized, source, model.parameters(), model.config.vocab, &meta.model.quant)?),
         false => None,
     };
     times.lap("check vectors");
@@ -186,11 +208,43 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
         writer.put(*kind, bytes).map_err(|e| unwritable(&e))?;
     }
     let section = writer.sized_section(SectionKind::Weights, total).map_err(|e| unwritable(&e))?;
-    pack::write(&planned.program, checkpoint, &|name| checkpoint.release(name), &section, &|bytes| progress.weights(bytes, total))?;
+    pack::write(&planned.program, source, &|name| checkpoint.release(name), &section, &|bytes| progress.weights(bytes, total))?;
     section.finish().map_err(|e| unwritable(&e))?;
     let file_bytes = writer.finish().map_err(|e| unwritable(&e))?;
     times.lap("weights");
-    Ok(Summary { meta, file_bytes, code_bytes: code.blob.len(), warnings: planned.warnings, checked, times: times.laps })
+    Ok(Summary { meta, file_bytes, code_bytes: code.blob.len(), warnings: planned.warnings, checked, auto, times: times.laps })
+}
+
+/// Runs the calibration text, and chooses formats if that is wanted.
+fn calibrate<'a>(model: &Model, checkpoint: &'a Checkpoint, options: &CompileOptions) -> Result<(Option<Calibrated<'a>>, Option<Auto>)> {
+    if options.quant.as_deref() == Some(Precision::AUTO.name) {
+        // What is wrong with the other options is said before anything slow is done.
+        plan(model, &CompileOptions { quant: Some("int8".into()), ..options.clone() })?;
+        let Some(budget) = options.budget else { return plan(model, options).map(|_| (None, None)) };
+        let text = options.calibrate.clone().unwrap_or(Text::Default);
+        let calibrated = calibrate::run(model, checkpoint, &text, true)?;
+        let auto = auto::choose(model, &text, &calibrated, options, budget)?;
+        return Ok((Some(calibrated), Some(auto)));
+    }
+    let precision = plan(model, options)?.precision;
+    match &options.calibrate {
+        Some(text) if precision.quantized() => Ok((Some(calibrate::run(model, checkpoint, text, false)?), None)),
+        Some(_) => Err(needs_quant(precision.name)),
+        None => Ok((None, None)),
+    }
+}
+
+/// Chooses formats for the model in `folder` without compiling it.
+///
+/// # Errors
+/// As [`compile`].
+pub fn choose(folder: &Path, options: &CompileOptions) -> Result<Auto> {
+    let model = frontend::load(folder)?;
+    let checkpoint = model.checkpoint.as_ref().ok_or_else(|| ours("the model was loaded without weights", &folder.display()))?;
+    match calibrate(&model, checkpoint, options)? {
+        (_, Some(auto)) => Ok(auto),
+        _ => Err(ours("nothing was chosen", &options.quant.as_deref().unwrap_or_default())),
+    }
 }
 
 impl Planned {
@@ -221,9 +275,11 @@ impl Planned {
     }
 }
 
-/// How the pipeline runs.
-fn passes(precision: Precision, target: &Target) -> pipeline::Options {
-    pipeline::Options { precision, machine: target.machine(), ..pipeline::Options::default() }
+fn needs_quant(found: &str) -> Diag {
+    Diag::new("option", "--calibrate is for quantized weights")
+        .found(format_args!("--quant {found}"))
+        .expected("int4, int8, q8g32, q4g32, q4g64 or q4g128")
+        .help("add --quant int4, or leave --calibrate out")
 }
 
 fn ours(what: &str, error: &dyn std::fmt::Display) -> Diag {
@@ -249,9 +305,27 @@ fn small_sections(
     sections
 }
 
-fn precision(quant: Option<&str>, model: &Model, warnings: &mut Vec<Warning>) -> Result<Precision> {
+/// Gives layers with different formats functions of their own; returns the formats by function.
+fn apply(chosen: &Chosen, module: &mut Module) -> Formats {
+    let made = variants::split(module, |func, layer| chosen.get(&(func.to_owned(), Some(layer))));
+    let layers = made.into_iter().filter_map(|(name, _, formats)| Some((name, formats?)));
+    let main = chosen.iter().filter(|((_, layer), _)| layer.is_none()).map(|((name, _), formats)| (name.clone(), formats));
+    let each = layers.chain(main).flat_map(|(name, of)| of.iter().map(move |(weight, format)| ((name.clone(), weight.clone()), *format)));
+    each.collect()
+}
+
+fn precision(options: &CompileOptions, model: &Model, warnings: &mut Vec<Warning>) -> Result<Precision> {
     let stored = model.dtype();
-    let Some(name) = quant else {
+    if options.quant.as_deref() == Some(Precision::AUTO.name) {
+        return match options.chosen {
+            Some(_) => Ok(Precision::AUTO),
+            None => Err(Diag::new("quant", "--quant auto reads the weights and has to know what the model may cost")
+                .found("no choice of formats")
+                .expected("`llamac compile` or `llamac explain` of a model folder, with --size or --max-kl")
+                .help("for example: llamac compile MODEL --quant auto --size 4.5bpw")),
+        };
+    }
+    let Some(name) = options.quant.as_deref() else {
         return Ok(if stored == DType::F32 { Precision::F32 } else { Precision::BF16 });
     };
     let Some(precision) = Precision::from_name(name) else {

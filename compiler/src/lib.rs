@@ -1,6 +1,8 @@
 //! llamac: front ends, lowering, code generation, packing and the command line. What runs an artifact is `llamac-runtime`.
 
+pub mod auto;
 pub mod bare;
+pub mod calibrate;
 mod check;
 mod check_passes;
 pub mod cli;

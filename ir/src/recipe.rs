@@ -6,6 +6,7 @@ mod prepared;
 mod ty;
 
 use crate::dtype::DType;
+use crate::eval::quant::Moments;
 use crate::types::Type;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ pub enum Recipe {
         /// Elements, row-major.
         data: Arc<[f32]>,
     },
-    /// Rounded to an element type (quantizing, for a quantized one).
+    /// Rounded to an element type; quantizing, for a quantized one, with regard to the moments that [`Source::moments`] knows.
     Cast(DType, Box<Recipe>),
     /// Rows of the parts one after the other (axis 0).
     Concat(Vec<Recipe>),
@@ -63,6 +64,12 @@ pub trait Source: Sync {
     /// up should do it once here.
     fn patch(&self, name: &str, row: usize, columns: usize, start: usize, width: usize, out: &mut [f32]) -> Result<(), String> {
         out.chunks_exact_mut(width.max(1)).zip(row..).try_for_each(|(out, row)| self.part(name, row, columns, start, out))
+    }
+
+    /// What the rows of the tensor, or of the matrix that is made of it, are multiplied with, if it is known. Tensors that are multiplied
+    /// with the same input give the same object.
+    fn moments(&self, _name: &str) -> Option<Arc<Moments>> {
+        None
     }
 }
 

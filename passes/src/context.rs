@@ -2,6 +2,7 @@
 
 use crate::cost::Machine;
 use crate::pipeline::Precision;
+use crate::variants::Formats;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often each rule was applied, by its name `pass/rule`.
@@ -14,6 +15,8 @@ pub struct Context {
     pub machine: Machine,
     /// What weights and activations are rounded to.
     pub precision: Precision,
+    /// Weights that get another format.
+    pub formats: Formats,
     /// Applications that are still allowed; `None`: any number.
     fuel: Option<usize>,
     /// Rules fired, by function.
@@ -25,7 +28,7 @@ pub struct Context {
 impl Context {
     /// Nothing done yet.
     pub fn new(machine: Machine, precision: Precision, fuel: Option<usize>) -> Context {
-        Context { machine, precision, fuel, fired: BTreeMap::new(), blocked: BTreeMap::new() }
+        Context { machine, precision, formats: Formats::new(), fuel, fired: BTreeMap::new(), blocked: BTreeMap::new() }
     }
 
     /// Asks to apply `rule` once in `func`; true if there is fuel, which is then used up and written down.

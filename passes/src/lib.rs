@@ -15,6 +15,7 @@ pub mod registry;
 pub mod report;
 pub mod rewrite;
 pub mod summary;
+pub mod variants;
 pub mod why;
 
 #[cfg(test)]

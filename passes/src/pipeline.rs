@@ -8,6 +8,7 @@ use crate::registry::{self, Kind, Pass};
 pub use crate::report::Report;
 use crate::report::{Cost, FuncReport, Lost};
 use crate::rewrite::{Rewritten, rewrite};
+use crate::variants::Formats;
 use crate::why::{Chains, Histories};
 use llamac_ir::module::Module;
 use llamac_ir::op::Stage;
@@ -20,6 +21,8 @@ use std::fmt;
 pub struct Options {
     /// What `choose-precision` chooses.
     pub precision: Precision,
+    /// Weights that it gives another format.
+    pub formats: Formats,
     /// What the cost model reckons with.
     pub machine: Machine,
     /// Only these passes; `None`: all of them.
@@ -150,7 +153,8 @@ impl<'a> Run<'a> {
         }
         verify(module, module.stage).map_err(|e| PipelineError::Input(texts(&e)))?;
         let before = costs(module, &options.machine);
-        let context = Context::new(options.machine, options.precision, options.fuel);
+        let mut context = Context::new(options.machine, options.precision, options.fuel);
+        context.formats.clone_from(&options.formats);
         let histories = options.why.as_ref().map(|pattern| Histories::new(pattern, module));
         Ok(Run { module, options, observer, context, before, rewritten: BTreeMap::new(), histories, chains: BTreeMap::new() })
     }

@@ -38,9 +38,17 @@ impl Precision {
     /// Matrices, inputs of products, K and V.
     pub const BF16: Precision = Precision { name: "bf16", weights: DType::Bf16, table: DType::Bf16, kv: DType::Bf16 };
 
+    /// What matrices get that `--quant auto` chooses no format for.
+    pub const AUTO: Precision = quantized("auto", DType::Q8);
+
     /// The choice of that name.
     pub fn from_name(name: &str) -> Option<Precision> {
         PRECISIONS.iter().find(|p| p.name == name).copied()
+    }
+
+    /// Whether matrices of layers become whole numbers with scales.
+    pub fn quantized(&self) -> bool {
+        self.weights.info().scale.is_some()
     }
 
     /// What inputs of products with weights of that type are rounded to.

@@ -2,6 +2,7 @@
 
 use crate::fixture::Fixture;
 use crate::numbers::argmax;
+use llamac::calibrate::Text;
 use llamac::driver::{self, CompileOptions};
 use llamac_runtime::artifact::{Artifact, OpenOptions};
 use llamac_runtime::batch::{SeqInput, Want};
@@ -13,7 +14,7 @@ use std::sync::Mutex;
 /// Artifacts made by this process: (fixture, weight format, target).
 static MADE: Mutex<BTreeMap<(String, String, String), PathBuf>> = Mutex::new(BTreeMap::new());
 
-/// The artifact of a fixture, compiled into `folder` when it is first asked for.
+/// The artifact of a fixture, compiled into `folder` when it is first asked for. `int4 calibrated` is calibrated on the default text.
 ///
 /// # Panics
 /// If it does not compile.
@@ -23,8 +24,10 @@ pub fn artifact(folder: &Path, fixture: &Fixture, quant: &str, target: &str) -> 
     made.entry(key)
         .or_insert_with(|| {
             let out = folder.join(format!("{}-{quant}-{target}.llx", fixture.name));
+            let plain = quant.strip_suffix(" calibrated");
             let options = CompileOptions {
-                quant: Some(quant.into()),
+                quant: Some(plain.unwrap_or(quant).into()),
+                calibrate: plain.map(|_| Text::Default),
                 target: target.into(),
                 max_context: Some(1024),
                 check: false,

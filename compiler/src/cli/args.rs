@@ -1,5 +1,9 @@
 //! Flags that several commands share.
 
+use crate::auto::Budget;
+use crate::calibrate::Text;
+use crate::diag::{Diag, Result};
+use crate::driver::CompileOptions;
 use llamac_passes::pipeline::PRECISIONS;
 use std::path::PathBuf;
 
@@ -10,8 +14,9 @@ pub(super) struct BuildArgs {
     ///
     /// int4 (q4g32: a scale for each 32 columns) and int8 (q8: a scale for each row) quantize the matrices of the layers, round the inputs of matrix
     /// products to int8, keep embedding and head in int8 and the KV cache in bf16. q4g64, q4g128 and q8g32 are the same with other groups. bf16 keeps a bf16 checkpoint's weights bit for bit, rounds the inputs of matrix products to bf16 and keeps the KV cache in bf16;
-    /// everything else is f32. f32 computes everything in f32.
-    #[arg(long, value_name = "FORMAT", value_parser = clap::builder::PossibleValuesParser::new(PRECISIONS.iter().map(|p| p.name)))]
+    /// everything else is f32. f32 computes everything in f32. auto chooses among q4g128, q4g64, q4g32 and q8 for each group of matrices in each
+    /// layer, under --size or --max-kl.
+    #[arg(long, value_name = "FORMAT", value_parser = clap::builder::PossibleValuesParser::new(PRECISIONS.iter().map(|p| p.name).chain(["auto"])))]
     pub(super) quant: Option<String>,
     /// CPU to compile for: `native`, `x86_64-v2`, `x86_64-v3`, `x86_64-v4`, with `+feature` added. See `llamac targets`.
     #[arg(long, value_name = "TARGET", default_value = "native")]
@@ -27,6 +32,57 @@ pub(super) struct BuildArgs {
     pub(super) max_step: usize,
 }
 
+/// What quantizing looks at, and what `--quant auto` keeps to: shared by `compile` and `explain`.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct ChoiceArgs {
+    /// Quantize with regard to what matrices are multiplied with when the model reads TEXT: a UTF-8 file, or `default` for a text that is part of
+    /// llamac. The error of the products becomes small instead of that of the weights: about half the KL divergence at the same size.
+    ///
+    /// The model is run over 2048 tokens in the reference evaluator, on every core: some minutes for 1B parameters.
+    #[arg(long, value_name = "TEXT", value_parser = text)]
+    calibrate: Option<Text>,
+    /// For --quant auto: bits for each weight with its scales, as `4.5bpw`, or bytes of all matrices, as `700MB`; embedding and head count.
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "max_kl")]
+    size: Option<Budget>,
+    /// For --quant auto: most KL divergence from the unrounded model, mean over the tokens of a held-out part of the text, in nats.
+    #[arg(long, value_name = "KL", value_parser = most_kl)]
+    max_kl: Option<Budget>,
+}
+
+impl ChoiceArgs {
+    /// The options with these.
+    pub(super) fn add_to(&self, options: CompileOptions) -> Result<CompileOptions> {
+        let budget = self.size.or(self.max_kl);
+        if budget.is_some() && options.quant.as_deref() != Some("auto") {
+            return Err(Diag::new("option", "--size and --max-kl are for --quant auto")
+                .found(options.quant.as_deref().map_or_else(|| "no --quant".to_owned(), |q| format!("--quant {q}")))
+                .expected("--quant auto")
+                .help("add --quant auto, or leave them out"));
+        }
+        Ok(CompileOptions { calibrate: self.calibrate.clone(), budget, ..options })
+    }
+}
+
+fn text(given: &str) -> std::result::Result<Text, std::convert::Infallible> {
+    Ok(if given == "default" { Text::Default } else { Text::File(given.into()) })
+}
+
+fn size(given: &str) -> std::result::Result<Budget, String> {
+    let wrong = || format!("found `{given}`, expected a size such as 4.5bpw, 700MB or 1.2GB");
+    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|x| x.is_finite() && *x > 0.0).ok_or_else(wrong);
+    if let Some(bits) = given.strip_suffix("bpw") {
+        return Ok(Budget::BitsPerWeight(number(bits)?));
+    }
+    let units = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0)];
+    let (text, unit) = units.iter().find_map(|(u, by)| given.strip_suffix(u).map(|t| (t, *by))).unwrap_or((given, 1.0));
+    Ok(Budget::Bytes((number(text)? * unit) as u64))
+}
+
+fn most_kl(given: &str) -> std::result::Result<Budget, String> {
+    let number = given.parse::<f64>().ok().filter(|x| x.is_finite() && *x > 0.0);
+    number.map(Budget::Divergence).ok_or_else(|| format!("found `{given}`, expected a number of nats such as 0.01"))
+}
+
 /// An artifact to open and how to run it.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct ArtifactArgs {
@@ -40,14 +96,32 @@ pub(super) struct ArtifactArgs {
 
 impl BuildArgs {
     /// As the driver takes it.
-    pub(super) fn options(&self) -> crate::driver::CompileOptions {
-        crate::driver::CompileOptions {
+    pub(super) fn options(&self) -> CompileOptions {
+        CompileOptions {
             quant: self.quant.clone(),
             target: self.target.clone(),
             max_context: self.max_context,
             max_batch: self.max_batch,
             max_step: self.max_step,
-            ..crate::driver::CompileOptions::default()
+            check: true,
+            ..CompileOptions::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_bits_or_bytes() {
+        assert_eq!(size("4.5bpw"), Ok(Budget::BitsPerWeight(4.5)));
+        assert_eq!(size("700MB"), Ok(Budget::Bytes(700_000_000)));
+        assert_eq!(size("1.5 GB"), Ok(Budget::Bytes(1_500_000_000)));
+        assert_eq!(size("1234"), Ok(Budget::Bytes(1234)));
+        for bad in ["", "bpw", "-1MB", "0", "many", "infbpw"] {
+            assert!(size(bad).is_err_and(|e| e.contains("4.5bpw")), "{bad}");
+        }
+        assert!(most_kl("0.01").is_ok() && most_kl("-1").is_err() && most_kl("x").is_err());
     }
 }

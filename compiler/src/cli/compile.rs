@@ -1,6 +1,6 @@
 //! `llamac compile`: from a checkpoint to an artifact.
 
-use super::args::BuildArgs;
+use super::args::{BuildArgs, ChoiceArgs};
 use super::output::{self, Progress};
 use crate::diag::Result;
 use crate::driver::{self, Summary};
@@ -25,6 +25,8 @@ pub(super) struct CompileArgs {
     output: Option<PathBuf>,
     #[command(flatten)]
     build: BuildArgs,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// Do not compute check vectors for `llamac verify`.
     #[arg(long)]
     no_check: bool,
@@ -70,12 +72,12 @@ impl driver::Progress for Bar {
 }
 
 pub(super) fn main(args: &CompileArgs) -> Result<()> {
-    let options = driver::CompileOptions {
+    let options = args.choice.add_to(driver::CompileOptions {
         check: !args.no_check,
         check_passes: args.check_passes,
         report: args.report.clone(),
         ..args.build.options()
-    };
+    })?;
     let out = args.output.clone().unwrap_or_else(|| default_name(&args.model));
     let bar = Bar::new(args.quiet || args.json);
     let summary = driver::compile(&args.model, &out, &options, &bar);
@@ -126,6 +128,9 @@ fn report(summary: &Summary, out: &Path, report_page: Option<&Path>, as_json: bo
     println!("  {}", steps.join(", "));
     if let Some(path) = report_page {
         println!("  report: {}", path.display());
+    }
+    if let Some(auto) = &summary.auto {
+        print!("{auto}");
     }
     println!("  run it: llamac run {} -p \"Once upon a time\"", out.display());
 }

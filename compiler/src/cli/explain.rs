@@ -1,6 +1,6 @@
 //! `llamac explain`: what the optimiser did and why, and what will be run.
 
-use super::args::BuildArgs;
+use super::args::{BuildArgs, ChoiceArgs};
 use crate::diag::{Diag, Result};
 use crate::{codegen, driver, frontend};
 use llamac_passes::registry::{self, PASSES};
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 /// Show what the optimiser did to a model: which rules fired, what fused, predicted cost before and after, and why a candidate lost.
 ///
-/// A config.json is enough: no weight is read.
+/// A config.json is enough: no weight is read, but for --quant auto, which also shows the formats that it chooses.
 #[derive(Debug, clap::Args)]
 pub(super) struct ExplainArgs {
     /// Hugging Face directory, or a config.json alone.
@@ -18,6 +18,8 @@ pub(super) struct ExplainArgs {
     model: Option<PathBuf>,
     #[command(flatten)]
     build: BuildArgs,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// Only this function of the module.
     #[arg(long, value_name = "NAME")]
     func: Option<String>,
@@ -66,7 +68,13 @@ pub(super) fn main(args: &ExplainArgs) -> Result<()> {
     }
     let Some(path) = &args.model else { return Ok(()) };
     let model = frontend::load_config(path)?;
-    let planned = driver::plan(&model, &driver::CompileOptions { why: args.why.clone(), ..args.build.options() })?;
+    let mut options = args.choice.add_to(driver::CompileOptions { why: args.why.clone(), ..args.build.options() })?;
+    let auto = options.budget.map(|_| driver::choose(path, &options)).transpose()?;
+    options.chosen = auto.as_ref().map(|a| a.chosen.clone());
+    let planned = driver::plan(&model, &options)?;
+    if let (Some(auto), false) = (&auto, args.json) {
+        println!("{auto}");
+    }
     planned.warnings.iter().for_each(|w| eprintln!("{w}"));
     if let Some(when) = &args.ir {
         let module = match when.as_str() {

@@ -1,5 +1,6 @@
 //! How far an artifact's distributions are from those of another one of the same model, token by token. The texts come from `eval`.
 
+use crate::auto::divergence;
 use crate::diag::{Diag, Result};
 use llamac_runtime::artifact::{Artifact, OpenOptions};
 use llamac_runtime::batch::{SeqInput, Want};
@@ -72,20 +73,6 @@ impl fmt::Display for Figures {
         let Figures { mean, median, p99, top1 } = self;
         write!(f, "KL mean {mean:.3e}, median {median:.3e}, 99% {p99:.3e}; same best token {:.2}%", top1 * 100.0)
     }
-}
-
-/// `sum p ln(p / q)` of the softmaxes of two rows of logits.
-fn divergence(p: &[f32], q: &[f32]) -> f64 {
-    let log_sum = |x: &[f32]| {
-        let max = f64::from(x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-        max + x.iter().map(|x| (f64::from(*x) - max).exp()).sum::<f64>().ln()
-    };
-    let (zp, zq) = (log_sum(p), log_sum(q));
-    let one = |(p, q): (&f32, &f32)| {
-        let (p, q) = (f64::from(*p) - zp, f64::from(*q) - zq);
-        p.exp() * (p - q)
-    };
-    p.iter().zip(q).map(one).sum()
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Bytes of the pieces that are written at a time: large enough for the disk, small enough for the L2 cache to hold what is hashed.
 const PIECE: usize = 1 << 20;
 
-/// Writes every weight of a program. `release` is told the name of each tensor that is done with, `progress` the bytes of each piece.
+/// Writes every weight of a program. `progress` is told the bytes of each piece, `release` the tensors that are not needed again soon.
 ///
 /// # Errors
 /// A source cannot be read, or the artifact cannot be written; the first error of any thread.

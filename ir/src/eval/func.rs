@@ -1,7 +1,7 @@
 //! Evaluation of one function: bindings of symbols, values in order. Ops are in `ops`, calls of layers in the parent module.
 
 use super::tensor::{Arg, Tensor};
-use super::{Cache, EvalError, ops};
+use super::{Cache, EvalError, Observer, ops};
 use crate::dtype::DType;
 use crate::module::{Func, Inst, Operand};
 use crate::op::OpKind;
@@ -12,7 +12,7 @@ use crate::verify;
 use std::collections::BTreeMap;
 
 /// How `layers` is evaluated: the instruction and its arguments to its result.
-pub(super) type Layers<'a> = &'a mut dyn FnMut(&Inst, Vec<Tensor>) -> Result<Tensor, EvalError>;
+pub(super) type Layers<'a> = &'a mut dyn FnMut(&Inst, Vec<Tensor>, Observer<'_>) -> Result<Tensor, EvalError>;
 
 /// Runs one function without `layers` on arguments in the order of its parameters. `layer` replaces `{layer}` in source names;
 /// `cache` is read and written, so that what the function wrote can be compared.
@@ -27,7 +27,7 @@ pub fn eval_func(
     cache: &mut Cache,
 ) -> Result<Vec<Tensor>, EvalError> {
     verify::verify_func(func).map_err(|errors| fail(func, verify::listed(&errors)))?;
-    eval(func, source, layer, args, cache, None)
+    eval(func, source, layer, args.to_vec(), cache, None, &mut |_, _, _, _| {})
 }
 
 fn fail(func: &Func, message: String) -> EvalError {
@@ -39,32 +39,59 @@ pub(super) fn eval(
     func: &Func,
     source: &dyn Source,
     layer: Option<usize>,
-    args: &[Tensor],
+    args: Vec<Tensor>,
     cache: &mut Cache,
     mut layers: Option<Layers<'_>>,
+    observer: Observer<'_>,
 ) -> Result<Vec<Tensor>, EvalError> {
-    bind(func, args).map_err(|e| fail(func, e))?;
+    bind(func, &args).map_err(|e| fail(func, e))?;
     let recipes: Vec<Recipe> = func.weights.iter().map(|w| layer.map_or_else(|| w.recipe.clone(), |n| w.recipe.for_layer(n))).collect();
     let mut values: Vec<Option<Tensor>> = vec![None; func.values.len()];
     for (param, arg) in func.params.iter().zip(args) {
-        values[param.0 as usize] = Some(arg.clone());
+        values[param.0 as usize] = Some(arg);
     }
-    for inst in &func.body {
+    let last = last_reads(func);
+    for (i, inst) in func.body.iter().enumerate() {
         let at = |message| EvalError { func: func.name.clone(), at: print::inst(func, inst), message };
         let operands = inst.operands.iter().map(|o| arg(func, *o, &values, &recipes, source)).collect::<Result<Vec<_>, _>>().map_err(at)?;
         let results = match &mut layers {
             Some(layers) if inst.op == OpKind::Layers => {
                 let args = operands.iter().map(Arg::tensor).collect::<Result<Vec<_>, _>>().map_err(at)?;
-                vec![layers(inst, args)?]
+                vec![layers(inst, args, observer)?]
             }
-            _ => ops::eval(inst, &operands, cache).map_err(at)?,
+            _ => {
+                if let (OpKind::Linear | OpKind::ExpertLinear, Some(Arg::Value(x))) = (inst.op, operands.first()) {
+                    observer(func, layer, inst, x);
+                }
+                ops::eval(inst, &operands, cache).map_err(at)?
+            }
         };
+        // What is not read again need not be kept.
+        inst.operands.iter().for_each(|o| match o {
+            Operand::Value(v) if last[v.0 as usize] == Some(i) => values[v.0 as usize] = None,
+            _ => {}
+        });
         for (id, tensor) in inst.results.iter().zip(results) {
             values[id.0 as usize] = Some(tensor);
         }
     }
     let results = func.results.iter().map(|o| arg(func, *o, &values, &recipes, source)?.tensor());
     results.collect::<Result<Vec<_>, _>>().map_err(|e| fail(func, e))
+}
+
+/// For each value, the last instruction that reads it; `None` for results.
+fn last_reads(func: &Func) -> Vec<Option<usize>> {
+    let mut last = vec![None; func.values.len()];
+    let mut read = |operands: &[Operand], by: Option<usize>| {
+        operands.iter().for_each(|o| {
+            if let Operand::Value(v) = o {
+                last[v.0 as usize] = by
+            }
+        });
+    };
+    func.body.iter().enumerate().for_each(|(i, inst)| read(&inst.operands, Some(i)));
+    read(&func.results, None);
+    last
 }
 
 fn arg<'a>(

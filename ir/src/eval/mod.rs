@@ -15,7 +15,7 @@ pub use cache::{Cache, Entry};
 pub use func::eval_func;
 pub use tensor::Tensor;
 
-use crate::module::{Inst, Module};
+use crate::module::{Func, Inst, Module};
 use crate::recipe::Source;
 use crate::verify;
 use std::fmt;
@@ -42,6 +42,9 @@ impl fmt::Display for EvalError {
 
 impl std::error::Error for EvalError {}
 
+/// Is shown each product before it is computed: the function, the number of the layer, the instruction, and its input.
+pub type Observer<'a> = &'a mut dyn FnMut(&Func, Option<usize>, &Inst, &Tensor);
+
 /// Runs `main` of a module step by step.
 pub struct Evaluator<'a> {
     module: &'a Module,
@@ -64,6 +67,14 @@ impl<'a> Evaluator<'a> {
     /// # Errors
     /// The module does not verify, inputs do not fit the parameters, a weight cannot be read, or ids, rows or positions are out of range.
     pub fn run(&mut self, inputs: &[(&str, Tensor)]) -> Result<Vec<Tensor>, EvalError> {
+        self.run_observed(inputs, &mut |_, _, _, _| {})
+    }
+
+    /// As [`Evaluator::run`], with an observer.
+    ///
+    /// # Errors
+    /// As [`Evaluator::run`].
+    pub fn run_observed(&mut self, inputs: &[(&str, Tensor)], observer: Observer<'_>) -> Result<Vec<Tensor>, EvalError> {
         let fail = |message: String| EvalError { func: "main".to_owned(), at: String::new(), message };
         if !self.verified {
             verify::verify(self.module, self.module.stage).map_err(|errors| fail(verify::listed(&errors)))?;
@@ -81,8 +92,8 @@ impl<'a> Evaluator<'a> {
         }
         let (module, source, calls) = (self.module, self.source, &mut self.calls);
         let mut next = 0;
-        let mut call = |inst: &Inst, args| layers(module, source, calls, &mut next, inst, args);
-        func::eval(main, source, None, &args, &mut self.own, Some(&mut call))
+        let mut call = |inst: &Inst, args, observer: Observer<'_>| layers(module, source, calls, &mut next, inst, args, observer);
+        func::eval(main, source, None, args, &mut self.own, Some(&mut call), observer)
     }
 
     /// Forgets everything in the caches.
@@ -105,6 +116,7 @@ fn layers(
     next: &mut usize,
     inst: &Inst,
     mut args: Vec<Tensor>,
+    observer: Observer<'_>,
 ) -> Result<Tensor, EvalError> {
     for run in &inst.calls {
         let fail = |message: &str| EvalError { func: run.func.clone(), at: String::new(), message: message.to_owned() };
@@ -113,7 +125,7 @@ fn layers(
             if caches.len() <= *next {
                 caches.push(Cache::default());
             }
-            let results = func::eval(func, source, Some(layer), &args, &mut caches[*next], None)?;
+            let results = func::eval(func, source, Some(layer), args.clone(), &mut caches[*next], None, observer)?;
             args[0] = results.into_iter().next().ok_or_else(|| fail("a layer function has no result"))?;
             *next += 1;
         }

@@ -1,11 +1,15 @@
 //! Arithmetic of element types: what rounding to a type does to a row of f32. The facts about the types are in `dtype`, the choice of
 //! scales in `scales`.
 
+mod feedback;
+mod moments;
 mod scales;
 
 use crate::dtype::DType;
 use half::{bf16, f16};
 
+pub use feedback::{BLOCK, Feedback, Moments};
+pub use moments::MomentSums;
 pub use scales::Codes;
 use scales::Grid;
 
@@ -40,12 +44,39 @@ pub fn round(dtype: DType, row: &mut [f32]) -> Result<(), String> {
 /// # Errors
 /// `dtype` is not quantized.
 pub fn quantize(dtype: DType, row: &[f32], out: &mut Codes) -> Result<(), String> {
+    let (group, grid) = grid(dtype)?;
+    scales::quantize(row, group, grid, out);
+    Ok(())
+}
+
+/// As [`quantize`], of a row of an expert (0 for a weight without experts), with regard to what it is multiplied with. `row` is used up.
+///
+/// # Errors
+/// As [`quantize`].
+///
+/// # Panics
+/// There is no such expert, or the row has another length than the moments.
+pub fn quantize_for(dtype: DType, row: &mut [f32], expert: usize, feedback: &Feedback, out: &mut Codes) -> Result<(), String> {
+    let (group, grid) = grid(dtype)?;
+    feedback.quantize(row, expert, group, grid, out);
+    Ok(())
+}
+
+/// As [`round`] to a quantized type, with the codes of [`quantize_for`].
+///
+/// # Errors
+/// As [`quantize`].
+pub fn round_for(dtype: DType, row: &mut [f32], expert: usize, feedback: &Feedback) -> Result<(), String> {
+    let mut codes = Codes::default();
+    quantize_for(dtype, row, expert, feedback, &mut codes)?;
+    codes.values(row);
+    Ok(())
+}
+
+fn grid(dtype: DType) -> Result<(usize, Grid), String> {
     let info = dtype.info();
     match (info.scale, info.bits) {
-        (Some(scale), 4 | 8) => {
-            scales::quantize(row, info.group as usize, Grid { bits: info.bits, half: scale == DType::F16 }, out);
-            Ok(())
-        }
+        (Some(scale), 4 | 8) => Ok((info.group as usize, Grid { bits: info.bits, half: scale == DType::F16 })),
         _ => Err(format!("found {dtype}, expected a quantized type")),
     }
 }

@@ -25,6 +25,12 @@ impl Prepared<'_> {
                 of.band(first, count, out, stride)?;
                 (0..count).try_for_each(|i| quant::round(*dtype, &mut out[i * stride..][..columns]))
             }
+            Node::RoundFor(dtype, of, feedback) => {
+                of.band(first, count, out, stride)?;
+                (0..count).try_for_each(|i| {
+                    quant::round_for(*dtype, &mut out[i * stride..][..columns], self.expert(first + i, feedback), feedback)
+                })
+            }
             Node::Below(parts) => {
                 let mut done = 0;
                 while done < count {
@@ -83,6 +89,12 @@ impl Prepared<'_> {
                 of.band(first, out.len(), room, of.columns)?;
                 out.iter_mut().zip(room.chunks_exact(of.columns)).try_for_each(|(codes, row)| quant::quantize(*dtype, row, codes))
             }
+            Node::RoundFor(dtype, of, feedback) => {
+                room.resize(out.len() * of.columns, 0.0);
+                of.band(first, out.len(), room, of.columns)?;
+                let mut rows = out.iter_mut().zip(room.chunks_exact_mut(of.columns)).zip(first..);
+                rows.try_for_each(|((codes, row), number)| quant::quantize_for(*dtype, row, self.expert(number, feedback), feedback, codes))
+            }
             Node::Below(parts) => {
                 let mut done = 0;
                 while done < out.len() {
@@ -102,6 +114,7 @@ impl Prepared<'_> {
         match &self.node {
             Node::Transposed(..) => true,
             Node::Below(parts) => parts.iter().any(|(_, part)| part.transposes()),
+            Node::RoundFor(_, of, _) => of.transposes(),
             Node::Round(_, of) | Node::PermutedRows(_, of) | Node::ScaledColumns(of, _) | Node::ScaledRows(of, _) => of.transposes(),
             Node::Source(..) | Node::Literal(_) | Node::After(_) | Node::PermutedElements(..) => false,
         }

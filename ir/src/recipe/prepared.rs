@@ -3,7 +3,8 @@
 
 use super::{Recipe, Source};
 use crate::dtype::DType;
-use crate::eval::quant;
+use crate::eval::quant::{self, Feedback, Moments};
+use std::sync::Arc;
 
 /// A recipe ready to be read row by row, from several threads if wanted.
 pub struct Prepared<'a> {
@@ -16,6 +17,8 @@ pub(super) enum Node<'a> {
     Source(&'a dyn Source, &'a str),
     Literal(&'a [f32]),
     Round(DType, Box<Prepared<'a>>),
+    /// Quantized with regard to what its rows are multiplied with.
+    RoundFor(DType, Box<Prepared<'a>>, Feedback),
     /// Parts below each other, each with its first row.
     Below(Vec<(usize, Prepared<'a>)>),
     /// Vectors after each other.
@@ -53,7 +56,10 @@ impl<'a> Prepared<'a> {
             Recipe::Literal { data, .. } => Node::Literal(data),
             Recipe::Cast(dtype, of) => {
                 quant::round(*dtype, &mut [])?;
-                Node::Round(*dtype, boxed(of)?)
+                match moments(*dtype, of, source, rows, columns) {
+                    Some(moments) => Node::RoundFor(*dtype, boxed(of)?, Feedback::new(&moments)),
+                    None => Node::Round(*dtype, boxed(of)?),
+                }
             }
             Recipe::Concat(parts) => {
                 let parts = parts.iter().map(|p| Prepared::new(p, source)).collect::<Result<Vec<_>, _>>()?;
@@ -98,6 +104,10 @@ impl<'a> Prepared<'a> {
             Node::Round(dtype, of) => {
                 of.row(row, out)?;
                 quant::round(*dtype, out)
+            }
+            Node::RoundFor(dtype, of, feedback) => {
+                of.row(row, out)?;
+                quant::round_for(*dtype, out, self.expert(row, feedback), feedback)
             }
             Node::Below(parts) => {
                 let (first, part) = part_of(parts, row);
@@ -144,6 +154,11 @@ impl<'a> Prepared<'a> {
                 of.row(row, room)?;
                 quant::quantize(*dtype, room, out)
             }
+            Node::RoundFor(dtype, of, feedback) => {
+                room.resize(of.columns, 0.0);
+                of.row(row, room)?;
+                quant::quantize_for(*dtype, room, self.expert(row, feedback), feedback, out)
+            }
             Node::Below(parts) => {
                 let (first, part) = part_of(parts, row);
                 part.codes(row - first, room, out)
@@ -151,6 +166,11 @@ impl<'a> Prepared<'a> {
             Node::PermutedRows(head, of) => of.codes(before_permutation(row, *head), room, out),
             _ => Err("found a weight that is not quantized last, expected a cast outside".to_owned()),
         }
+    }
+
+    /// The expert that a row belongs to.
+    pub(super) fn expert(&self, row: usize, feedback: &Feedback) -> usize {
+        row / (self.rows / feedback.experts())
     }
 
     /// All rows, one after the other.
@@ -162,6 +182,17 @@ impl<'a> Prepared<'a> {
         all.chunks_mut(self.columns).enumerate().try_for_each(|(r, out)| self.row(r, out))?;
         Ok(all)
     }
+}
+
+/// What rows of a matrix that is quantized are multiplied with, if all of its sources say the same.
+fn moments(dtype: DType, of: &Recipe, source: &dyn Source, rows: usize, columns: usize) -> Option<Arc<Moments>> {
+    dtype.info().scale?;
+    let mut all = Vec::new();
+    of.sources(&mut |name| all.push(source.moments(name)));
+    let first = all.first().cloned().flatten()?;
+    let same = all.iter().all(|m| m.as_ref().is_some_and(|m| Arc::ptr_eq(m, &first)));
+    let fits = first.columns == columns && first.experts() > 0 && rows.is_multiple_of(first.experts());
+    (same && fits).then_some(first)
 }
 
 /// The part that row `row` is in, and its first row.

@@ -25,8 +25,9 @@ use crate::edit;
 use crate::pipeline::Precision;
 use crate::recipes;
 use crate::registry::{Exactness, Kind, Pass};
+use crate::variants::MAIN;
 use llamac_ir::dtype::DType;
-use llamac_ir::module::{Func, Module, Operand, WeightId};
+use llamac_ir::module::{Func, Module, Operand};
 use llamac_ir::op::{OpKind, Stage};
 use std::collections::BTreeSet;
 
@@ -44,28 +45,25 @@ fn run(module: &mut Module, context: &mut Context) -> Result<(), String> {
     for func in &mut module.funcs {
         let to = if func.name == MAIN { precision.table } else { precision.weights };
         if context.fire(&func.name, &format!("choose-precision/{to}")) {
-            choose(func, to, precision.kv)?;
+            let given: Vec<DType> =
+                func.weights.iter().map(|w| context.formats.get(&(func.name.clone(), w.name.clone())).copied().unwrap_or(to)).collect();
+            choose(func, &given, to, precision.kv)?;
         }
     }
     Ok(())
 }
 
-/// The function of embedding and head.
-const MAIN: &str = "main";
-
 /// What a matrix stays in if its columns cannot be quantized in groups.
 const UNGROUPED: DType = DType::Bf16;
 
-/// Casts weights, vectors too if that only widens them, and rounds what products and the cache take in.
-fn choose(func: &mut Func, to: DType, kv: DType) -> Result<(), String> {
-    let padded = if to.info().scale.is_some() { behind_padded_heads(func) } else { BTreeSet::new() };
-    let routers = routers(func);
-    let weighs = |i: &usize| func.body[*i].operands.get(1).copied();
-    let exact: Vec<Operand> = routers.iter().filter_map(weighs).collect();
-    let format = |w: usize| match w {
-        _ if exact.contains(&Operand::Weight(WeightId(w as u32))) => DType::F32,
-        _ if padded.contains(&w) => UNGROUPED,
-        _ => to,
+/// Casts weights, vectors too if that only widens them, and rounds what products and the cache take in. `given` has the format of each weight
+/// that nothing speaks against, `to` that of products without a matrix.
+fn choose(func: &mut Func, given: &[DType], to: DType, kv: DType) -> Result<(), String> {
+    let (routers, padded) = (router_weights(func), behind_padded_heads(func));
+    let format = |w: usize| match given[w] {
+        _ if routers.contains(&w) => DType::F32,
+        to if padded.contains(&w) && to.info().scale.is_some() => UNGROUPED,
+        to => to,
     };
     let formats: Vec<DType> = (0..func.weights.len()).map(format).collect();
     for (weight, to) in func.weights.iter_mut().zip(&formats) {
@@ -92,10 +90,16 @@ fn behind_padded_heads(func: &Func) -> BTreeSet<usize> {
     readers.filter_map(|inst| if let Operand::Weight(w) = inst.operands[1] { Some(w.0 as usize) } else { None }).collect()
 }
 
-/// Products whose result chooses experts: a rounded score could choose another one.
-fn routers(func: &Func) -> Vec<usize> {
+/// Weights of products whose result chooses experts: a rounded score could choose another one.
+fn router_weights(func: &Func) -> BTreeSet<usize> {
     let chooses = func.body.iter().filter(|inst| inst.op == OpKind::TopGates);
-    chooses.filter_map(|inst| edit::def(func, inst.operands[0], OpKind::Linear)).collect()
+    let products = chooses.filter_map(|inst| edit::def(func, inst.operands[0], OpKind::Linear));
+    products.filter_map(|i| if let Operand::Weight(w) = func.body[i].operands[1] { Some(w.0 as usize) } else { None }).collect()
+}
+
+/// Matrices that are never quantized.
+pub(crate) fn not_quantized(func: &Func) -> BTreeSet<usize> {
+    router_weights(func).into_iter().chain(behind_padded_heads(func)).collect()
 }
 
 #[cfg(test)]

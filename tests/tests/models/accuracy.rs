@@ -123,7 +123,8 @@ fn quantized_distributions_are_no_further_than_those_of_rounding_to_nearest() {
     let fixture = fixture::load("tiny-llama3");
     // Mean KL of `w8a8_per_channel_per_token` and `w4_g32_sym` in the reference's quantization.json. The first is given 1e-4 more: here
     // embedding, head, K and V are rounded, too.
-    for (quant, most) in [("int8", 5.94e-4 + 1e-4), ("int4", 1.77e-2)] {
+    // Calibrated int4 is held to half of its line.
+    for (quant, most) in [("int8", 5.94e-4 + 1e-4), ("int4", 1.77e-2), ("int4 calibrated", 0.5 * 1.77e-2)] {
         let kl = mean_kl(&fixture, quant, 12);
         eprintln!("{quant}: mean KL {kl:.2e}, rounding to nearest {most:.2e}");
         assert!(kl <= most, "{quant}: mean KL {kl:.2e}, rounding to nearest {most:.2e}");
