@@ -20,6 +20,39 @@ pub(crate) struct Peak {
     pub(crate) read: Kernel,
 }
 
+/// A loop that does nothing but multiply and add integers.
+#[derive(Debug)]
+pub(crate) struct IntPeak {
+    isa: &'static Isa,
+    /// Bits of the weights: 4 or 8. Activations have 8.
+    bits: u32,
+    /// As [`Peak::run`].
+    pub(crate) run: Kernel,
+    /// Multiply-accumulates in a round.
+    pub(crate) macs_per_round: u64,
+}
+
+/// The fastest for weights of `bits` bits that a CPU with these features has.
+pub(crate) fn best_int(bits: u32, has_feature: impl Fn(&str) -> bool) -> Option<&'static IntPeak> {
+    INT_PEAKS.iter().rfind(|p| p.bits == bits && p.isa.features.iter().all(|f| has_feature(f)))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+static INT_PEAKS: &[IntPeak] = &[];
+#[cfg(target_arch = "x86_64")]
+static INT_PEAKS: &[IntPeak] = {
+    use super::quant::{avx2, avx512, avxvnni, peak};
+    use super::table::{AVX2F16C, AVX512VNNI, AVXVNNI};
+    &[
+        IntPeak { isa: &AVX2F16C, bits: 4, run: avx2::peak_four, macs_per_round: 4 * 64 },
+        IntPeak { isa: &AVX2F16C, bits: 8, run: avx2::peak_eight, macs_per_round: peak::EIGHT_ROWS * 64 },
+        IntPeak { isa: &AVXVNNI, bits: 4, run: avxvnni::peak, macs_per_round: 4 * 64 },
+        IntPeak { isa: &AVXVNNI, bits: 8, run: avxvnni::peak, macs_per_round: 4 * 64 },
+        IntPeak { isa: &AVX512VNNI, bits: 4, run: avx512::vnni_peak, macs_per_round: 12 * 64 },
+        IntPeak { isa: &AVX512VNNI, bits: 8, run: avx512::vnni_peak, macs_per_round: 12 * 64 },
+    ]
+};
+
 /// What to read.
 #[repr(C)]
 pub(crate) struct ReadArgs {

@@ -94,7 +94,9 @@ impl<const G: usize> Grouped for Four<G> {
                 for_rows!(S, s => { narrow[s] = D::open(total[s], offset); });
                 for line in 4 * part..4 * part + 4 {
                     for_rows!(S, s => {
-                        let (low, high) = D::halves(w.add(s * stride + line * 64));
+                        let at = w.add(s * stride + line * 64);
+                        D::ahead(at);
+                        let (low, high) = D::halves(at);
                         narrow[s] = D::add_four::<S>(narrow[s], low, x.add(8 * line));
                         narrow[s] = D::add_four::<S>(narrow[s], high, x.add(8 * line + 4));
                     });
@@ -140,7 +142,11 @@ impl Grouped for Eight {
         unsafe {
             let mut total = [D::eight_start(sums.cast::<i32>().read_unaligned().wrapping_mul(16)); S];
             for line in 0..8 {
-                for_rows!(S, s => { total[s] = D::add_eight::<S>(total[s], D::eight(w.add(s * stride + line * 64)), x.add(4 * line)); });
+                for_rows!(S, s => {
+                    let at = w.add(s * stride + line * 64);
+                    D::ahead(at);
+                    total[s] = D::add_eight::<S>(total[s], D::eight(at), x.add(4 * line));
+                });
             }
             total
         }
@@ -283,10 +289,7 @@ unsafe fn by_row<D: Ints, const M: usize>(a: &DotArgs) {
     }
 }
 
-/// Lines of a stream of `q8` that are read before the next stream has its turn: a unit.
-const UNIT_LINES: usize = 8;
-
-/// One row of `q8` by `S` blocks at a time, unit by unit.
+/// One row of `q8` by `S` blocks at a time, line by line.
 ///
 /// # Safety
 /// As for [`by_row`] with `M` 1.
@@ -305,20 +308,17 @@ unsafe fn by_row_streams<D: Ints, const S: usize>(a: &DotArgs) {
             for first in (0..lines).step_by(ACT_GROUP / 4) {
                 let chunk = first / (ACT_GROUP / 4);
                 let offset = x.add(place.group_sums + chunk * 4).row(0).cast::<i32>().read_unaligned();
-                let mut even = [D::eight_start(offset); S];
-                let mut odd = [D::zero(); S];
-                for unit in (first..lines.min(first + ACT_GROUP / 4)).step_by(UNIT_LINES) {
-                    let x = x.add(4 * unit).row(0);
+                let mut sums = [D::eight_start(offset); S];
+                for line in first..lines.min(first + ACT_GROUP / 4) {
+                    let x = x.add(4 * line).row(0);
                     for_rows!(S, s => {
-                        let w = w.add(s * block_bytes + unit * 64);
-                        for i in (0..UNIT_LINES).step_by(2) {
-                            even[s] = D::add_eight::<1>(even[s], D::eight(w.add(i * 64)), x.add(4 * i));
-                            odd[s] = D::add_eight::<1>(odd[s], D::eight(w.add(i * 64 + 64)), x.add(4 * i + 4));
-                        }
+                        let at = w.add(s * block_bytes + line * 64);
+                        D::ahead(at);
+                        sums[s] = D::add_eight::<S>(sums[s], D::eight(at), x);
                     });
                 }
                 let scale = D::L::splat(x.add(place.scales + chunk * 4).row(0).cast::<f32>().read_unaligned());
-                for_rows!(S, s => { y[s] = D::L::mul_add(D::float(D::add(even[s], odd[s])), scale, y[s]); });
+                for_rows!(S, s => { y[s] = D::L::mul_add(D::float(sums[s]), scale, y[s]); });
             }
             for_rows!(S, s => {
                 let scales = D::L::load(w.add(s * block_bytes + lines * 64).cast());

@@ -23,6 +23,8 @@ pub(super) mod generic;
 mod ints;
 #[cfg(target_arch = "x86_64")]
 mod panel;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod peak;
 pub(super) mod round;
 
 #[cfg(test)]
