@@ -3,4 +3,5 @@
 pub mod fixture;
 pub mod model;
 pub mod numbers;
+pub mod onnx;
 pub mod repo;

@@ -2,6 +2,7 @@
 
 pub mod hf;
 mod model;
+pub mod onnx;
 pub mod safetensors;
 pub mod tokenizer;
 

@@ -1,0 +1,3 @@
+//! ONNX models: what is imported computes what ONNX Runtime computes, and what is raised and compiled does, too.
+
+mod imported;
