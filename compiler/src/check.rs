@@ -2,10 +2,10 @@
 //! machine whether code and weights compute what the model means. Running them is in `llamac_runtime`.
 
 use crate::diag::{Diag, Result};
+use crate::frontend::Weights;
 use llamac_ir::eval::{Evaluator, Tensor};
 use llamac_ir::module::{LayerRun, Module};
 use llamac_ir::op::OpKind;
-use llamac_ir::recipe::Source;
 use llamac_runtime::artifact::check::{CheckHead, CheckVectors};
 
 /// Up to this many weights every layer is evaluated; larger models check the first layer of each kind and the last, which costs about as much
@@ -28,7 +28,7 @@ fn bound(quant: &str) -> f64 {
 ///
 /// # Errors
 /// If a source tensor cannot be read.
-pub(crate) fn vectors(module: &Module, source: &dyn Source, parameters: u64, vocab: usize, quant: &str) -> Result<CheckVectors> {
+pub(crate) fn vectors(module: &Module, source: &dyn Weights, parameters: u64, vocab: usize, quant: &str) -> Result<CheckVectors> {
     let mut module = module.clone();
     let mut schedule = Vec::new();
     let whole = parameters <= WHOLE_MODEL;

@@ -136,16 +136,14 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
     let code = codegen::compile(&planned.program, &planned.target).map_err(|e| ours("no code could be made", &e))?;
     times.lap("code");
     let meta = planned.meta(&model, Some(&code));
-    let (Some(checkpoint), Some(tokenizer)) = (&model.checkpoint, &model.tokenizer) else {
-        return Err(ours("the model was loaded without weights or tokenizer", &folder.display()));
-    };
+    let weights = model.weights().ok_or_else(|| ours("the model was loaded without weights", &folder.display()))?;
     let vectors = match options.check {
-        true => Some(check::vectors(&planned.quantized, checkpoint, model.parameters(), model.config.vocab, &meta.model.quant)?),
+        true => Some(check::vectors(&planned.quantized, weights, model.parameters(), model.config.vocab, &meta.model.quant)?),
         false => None,
     };
     times.lap("check vectors");
 
-    let sections = small_sections(&meta, &code, tokenizer, vectors.as_ref(), &planned.module);
+    let sections = small_sections(&meta, &code, model.tokenizer.as_ref(), vectors.as_ref(), &planned.module);
     let small: u64 = sections.iter().map(|(_, bytes)| bytes.len() as u64).sum();
     let total = planned.program.weight_bytes;
     writer.reserve(total + small).map_err(|e| unwritable(&e))?;
@@ -153,7 +151,7 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
         writer.put(*kind, bytes).map_err(|e| unwritable(&e))?;
     }
     let section = writer.sized_section(SectionKind::Weights, total).map_err(|e| unwritable(&e))?;
-    pack::write(&planned.program, checkpoint, &section, &|bytes| progress.weights(bytes, total))?;
+    pack::write(&planned.program, weights, &section, &|bytes| progress.weights(bytes, total))?;
     section.finish().map_err(|e| unwritable(&e))?;
     let file_bytes = writer.finish().map_err(|e| unwritable(&e))?;
     times.lap("weights");
@@ -196,16 +194,13 @@ fn ours(what: &str, error: &dyn std::fmt::Display) -> Diag {
 fn small_sections(
     meta: &Meta,
     code: &Code,
-    tokenizer: &frontend::tokenizer::TokenizerSections,
+    tokenizer: Option<&frontend::tokenizer::TokenizerSections>,
     vectors: Option<&CheckVectors>,
     module: &Module,
 ) -> Vec<(SectionKind, Vec<u8>)> {
-    let mut sections = vec![
-        (SectionKind::Meta, serde_json::to_vec(meta).unwrap_or_default()),
-        (SectionKind::Code, code.blob.clone()),
-        (SectionKind::Tokenizer, tokenizer.table.clone()),
-    ];
-    sections.extend(tokenizer.template.clone().map(|t| (SectionKind::Template, t)));
+    let mut sections = vec![(SectionKind::Meta, serde_json::to_vec(meta).unwrap_or_default()), (SectionKind::Code, code.blob.clone())];
+    sections.extend(tokenizer.map(|t| (SectionKind::Tokenizer, t.table.clone())));
+    sections.extend(tokenizer.and_then(|t| t.template.clone()).map(|t| (SectionKind::Template, t)));
     sections.extend(vectors.map(|v| (SectionKind::Check, v.to_bytes())));
     sections.push((SectionKind::Ir, module.to_string().into_bytes()));
     sections

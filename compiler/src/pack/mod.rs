@@ -7,7 +7,7 @@ mod order;
 mod quant;
 
 use crate::diag::{Diag, Result};
-use crate::frontend::safetensors::Checkpoint;
+use crate::frontend::Weights;
 use crate::lower::program::WeightForm;
 use crate::lower::{Program, WeightItem};
 use formats::{Packer, packer};
@@ -28,7 +28,7 @@ const PIECE: usize = 1 << 20;
 ///
 /// # Errors
 /// A source cannot be read, or the artifact cannot be written; the first error of any thread.
-pub(crate) fn write(program: &Program, source: &Checkpoint, section: &SizedSection<'_>, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+pub(crate) fn write(program: &Program, source: &dyn Weights, section: &SizedSection<'_>, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let failed: Mutex<Option<Diag>> = Mutex::new(None);
     for item in program.weight_items() {

@@ -135,6 +135,7 @@ fn numbers(op: TensorOp, inst: &Inst, mut x: Vec<Nd>, types: &[&Type], (sizes, b
         T::Sin => one(first.map(f64::sin)),
         T::Tanh => one(first.map(f64::tanh)),
         T::Sigmoid => one(first.map(|x| 1.0 / (1.0 + (-x).exp()))),
+        T::Silu => one(first.map(|x| x / (1.0 + (-x).exp()))),
         T::Relu => one(first.map(|x| x.max(0.0))),
         T::IsNan => one(first.map(|x| truth(x.is_nan()))),
         T::Cast => one(if float || types[0].dtype == DType::Bool { first } else { first.map(f64::trunc) }),

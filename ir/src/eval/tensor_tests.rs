@@ -81,6 +81,7 @@ fn functions_of_one_number() {
         ("sin", 0.247_403_96),
         ("tanh", 0.244_918_66),
         ("sigmoid", 0.562_176_5),
+        ("silu", 0.140_544_13),
         ("relu", 0.25),
     ] {
         floats(&format!("{quarter}%y = tensor.{op} %q"), &[1], &[expected]);

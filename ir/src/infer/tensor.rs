@@ -49,7 +49,19 @@ pub(super) fn result_types(op: TensorOp, args: &Args<'_>) -> Result<Vec<Type>> {
             numeric(args, 0)?;
             one(args.ty(0).clone())
         }
-        T::Sqrt | T::Reciprocal | T::Exp | T::Log | T::Floor | T::Ceil | T::Round | T::Cos | T::Sin | T::Tanh | T::Sigmoid | T::Relu => {
+        T::Sqrt
+        | T::Reciprocal
+        | T::Exp
+        | T::Log
+        | T::Floor
+        | T::Ceil
+        | T::Round
+        | T::Cos
+        | T::Sin
+        | T::Tanh
+        | T::Sigmoid
+        | T::Silu
+        | T::Relu => {
             floats(args, 0)?;
             one(args.ty(0).clone())
         }

@@ -140,6 +140,8 @@ tensor_ops! {
     RmsNorm "tensor.rms_norm" ("x", "gamma") {eps: Float(None)} -> 1;
     /// `x / sqrt(mean(x^2) + eps)` over the last axis.
     RmsUnit "tensor.rms_unit" ("x") {eps: Float(None)} -> 1;
+    /// `x * sigmoid(x)`.
+    Silu "tensor.silu" ("x") {} -> 1;
     /// Rotates each head of `x: [batch, heads, seq, d]` by `cos, sin: [batch, seq, d/2]`: pairs `(i, i + d/2)`, or `(2i, 2i+1)` if interleaved.
     Rotary "tensor.rotary" ("x", "cos", "sin") {interleaved: Int(Some(0))} -> 1;
     /// `softmax(scale * q k^T + mask) v`; a bool mask says what is seen. `q: [batch, heads, s, d]`, `k, v: [batch, kv_heads, t, d]`: query head `h`

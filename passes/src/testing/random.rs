@@ -36,7 +36,8 @@ fn visit(recipe: &Recipe, types: &mut BTreeMap<String, DType>) {
 
 impl Source for Random {
     fn row(&self, name: &str, row: usize, out: &mut [f32]) -> Result<(), String> {
-        out.iter_mut().enumerate().for_each(|(i, x)| *x = uniform(name, row, i));
+        let columns = out.len();
+        out.iter_mut().enumerate().for_each(|(i, x)| *x = uniform(name, 0, row * columns + i));
         // The number of a layer is in the place of `{layer}`.
         let template: String =
             name.split('.').map(|p| if p.parse::<usize>().is_ok() { "{layer}" } else { p }).collect::<Vec<_>>().join(".");

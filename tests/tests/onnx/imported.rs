@@ -33,7 +33,7 @@ fn check(fixture: &OnnxFixture) {
 }
 
 /// Exports that have floats for weights.
-const FLOATS: &[&str] =
+pub(crate) const FLOATS: &[&str] =
     &["llama3-onnx_torch_opset18_extdata", "llama3-onnx_torch_opset23_sdpa", "llama3-onnx_optimum", "llama4-onnx_torch_opset18"];
 
 #[test]

@@ -1,6 +1,6 @@
 //! From a decoded model to a module: inputs, initializers, nodes in order. Each node goes to its line in `ops`, unless `shapes` knows its value.
 
-use super::attributes::{Attributes, shortest};
+use super::attributes::Attributes;
 use super::known::{Known, MOST};
 use super::ops;
 use super::shapes;
@@ -303,13 +303,6 @@ impl Importer {
                 Ok(self.ty(operand).shape)
             }
         }
-    }
-
-    /// A stored tensor's one float, if it is one.
-    pub(super) fn float(&self, name: &str) -> Option<f64> {
-        let stored = self.weights.get(name)?;
-        let one = self.weights.small(name, 1)?;
-        one.first().map(|x| if stored.dtype == DType::F32 { shortest(*x as f32) } else { *x })
     }
 }
 

@@ -4,12 +4,14 @@
 mod attributes;
 mod import;
 mod known;
+mod model;
 mod ops;
 mod shapes;
 mod weights;
 mod wire;
 
 pub use import::{Graph, import};
+pub use model::{OnnxModel, graph_file, load, raised};
 pub use weights::OnnxWeights;
 
 use crate::diag::Diag;
