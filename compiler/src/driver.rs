@@ -6,7 +6,6 @@ use crate::check;
 use crate::check_passes;
 use crate::codegen::{self, Code};
 use crate::diag::{Diag, Result, Warning};
-use crate::frontend::safetensors::Checkpoint;
 use crate::frontend::{self, Model};
 use crate::lower::{self, Limits, Program};
 use crate::pack::{self, unwritable};
@@ -172,20 +171,18 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
     let mut writer = ArtifactWriter::create(out).map_err(|e| unwritable(&e))?;
     let model = frontend::load(folder)?;
     times.lap("read");
-    let (Some(checkpoint), Some(tokenizer)) = (&model.checkpoint, &model.tokenizer) else {
-        return Err(ours("the model was loaded without weights or tokenizer", &folder.display()));
-    };
-    let (calibrated, auto) = calibrate(&model, checkpoint, options)?;
-    let source = calibrated.as_ref().map_or(checkpoint as &dyn Source, |c| c);
+    let weights = model.weights().ok_or_else(|| ours("the model was loaded without weights", &folder.display()))?;
+    let (calibrated, auto) = calibrate(&model, options)?;
+    let source = calibrated.as_ref().map_or(weights as &dyn Source, |c| c);
     times.lap("calibrate");
     let chosen = auto.as_ref().map(|a| a.chosen.clone());
     let planned = plan(&model, &CompileOptions { chosen, ..options.clone() })?;
     times.lap("optimise");
     let code = codegen::compile(&planned.program, &planned.target).map_err(|e| ours("no code could be made", &e))?;
     times.lap("code");
-    let checked = match (&model.checkpoint, options.check_passes) {
-        (Some(checkpoint), true) => Some(check_passes::check(&planned, checkpoint, model.parameters())?),
-        _ => None,
+    let checked = match options.check_passes {
+        true => Some(check_passes::check(&planned, weights, model.parameters())?),
+        false => None,
     };
     times.lap("check passes");
     let meta = planned.meta(&model, Some(&code));
@@ -200,7 +197,7 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
     };
     times.lap("check vectors");
 
-    let sections = small_sections(&meta, &code, tokenizer, vectors.as_ref(), &planned.module);
+    let sections = small_sections(&meta, &code, model.tokenizer.as_ref(), vectors.as_ref(), &planned.module);
     let small: u64 = sections.iter().map(|(_, bytes)| bytes.len() as u64).sum();
     let total = planned.program.weight_bytes;
     writer.reserve(total + small).map_err(|e| unwritable(&e))?;
@@ -208,7 +205,7 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
         writer.put(*kind, bytes).map_err(|e| unwritable(&e))?;
     }
     let section = writer.sized_section(SectionKind::Weights, total).map_err(|e| unwritable(&e))?;
-    pack::write(&planned.program, source, &|name| checkpoint.release(name), &section, &|bytes| progress.weights(bytes, total))?;
+    pack::write(&planned.program, source, &|name| weights.release(name), &section, &|bytes| progress.weights(bytes, total))?;
     section.finish().map_err(|e| unwritable(&e))?;
     let file_bytes = writer.finish().map_err(|e| unwritable(&e))?;
     times.lap("weights");
@@ -216,19 +213,26 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
 }
 
 /// Runs the calibration text, and chooses formats if that is wanted.
-fn calibrate<'a>(model: &Model, checkpoint: &'a Checkpoint, options: &CompileOptions) -> Result<(Option<Calibrated<'a>>, Option<Auto>)> {
+fn calibrate<'a>(model: &'a Model, options: &CompileOptions) -> Result<(Option<Calibrated<'a>>, Option<Auto>)> {
+    let checkpoint = || {
+        model.checkpoint.as_ref().ok_or_else(|| {
+            Diag::new("option", "only checkpoints in safetensors files are calibrated")
+                .found(format_args!("the model `{}` without such files", model.name))
+                .help("leave --calibrate out, or give the Hugging Face directory that the graph was exported from")
+        })
+    };
     if options.quant.as_deref() == Some(Precision::AUTO.name) {
         // What is wrong with the other options is said before anything slow is done.
         plan(model, &CompileOptions { quant: Some("int8".into()), ..options.clone() })?;
         let Some(budget) = options.budget else { return plan(model, options).map(|_| (None, None)) };
         let text = options.calibrate.clone().unwrap_or(Text::Default);
-        let calibrated = calibrate::run(model, checkpoint, &text, true)?;
+        let calibrated = calibrate::run(model, checkpoint()?, &text, true)?;
         let auto = auto::choose(model, &text, &calibrated, options, budget)?;
         return Ok((Some(calibrated), Some(auto)));
     }
     let precision = plan(model, options)?.precision;
     match &options.calibrate {
-        Some(text) if precision.quantized() => Ok((Some(calibrate::run(model, checkpoint, text, false)?), None)),
+        Some(text) if precision.quantized() => Ok((Some(calibrate::run(model, checkpoint()?, text, false)?), None)),
         Some(_) => Err(needs_quant(precision.name)),
         None => Ok((None, None)),
     }
@@ -240,8 +244,7 @@ fn calibrate<'a>(model: &Model, checkpoint: &'a Checkpoint, options: &CompileOpt
 /// As [`compile`].
 pub fn choose(folder: &Path, options: &CompileOptions) -> Result<Auto> {
     let model = frontend::load(folder)?;
-    let checkpoint = model.checkpoint.as_ref().ok_or_else(|| ours("the model was loaded without weights", &folder.display()))?;
-    match calibrate(&model, checkpoint, options)? {
+    match calibrate(&model, options)? {
         (_, Some(auto)) => Ok(auto),
         _ => Err(ours("nothing was chosen", &options.quant.as_deref().unwrap_or_default())),
     }
@@ -290,16 +293,13 @@ fn ours(what: &str, error: &dyn std::fmt::Display) -> Diag {
 fn small_sections(
     meta: &Meta,
     code: &Code,
-    tokenizer: &frontend::tokenizer::TokenizerSections,
+    tokenizer: Option<&frontend::tokenizer::TokenizerSections>,
     vectors: Option<&CheckVectors>,
     module: &Module,
 ) -> Vec<(SectionKind, Vec<u8>)> {
-    let mut sections = vec![
-        (SectionKind::Meta, serde_json::to_vec(meta).unwrap_or_default()),
-        (SectionKind::Code, code.blob.clone()),
-        (SectionKind::Tokenizer, tokenizer.table.clone()),
-    ];
-    sections.extend(tokenizer.template.clone().map(|t| (SectionKind::Template, t)));
+    let mut sections = vec![(SectionKind::Meta, serde_json::to_vec(meta).unwrap_or_default()), (SectionKind::Code, code.blob.clone())];
+    sections.extend(tokenizer.map(|t| (SectionKind::Tokenizer, t.table.clone())));
+    sections.extend(tokenizer.and_then(|t| t.template.clone()).map(|t| (SectionKind::Template, t)));
     sections.extend(vectors.map(|v| (SectionKind::Check, v.to_bytes())));
     sections.push((SectionKind::Ir, module.to_string().into_bytes()));
     sections

@@ -148,6 +148,8 @@ fn fill(op: OpKind, name: &str, kind: AttrKind, given: Option<&Attr>) -> Result<
     match (kind, given) {
         (AttrKind::Int(_), Some(a @ Attr::Int(_))) | (AttrKind::Float(_), Some(a @ Attr::Float(_))) => Ok(a.clone()),
         (AttrKind::Float(_), Some(Attr::Int(i))) => Ok(Attr::float(*i as f64)),
+        (AttrKind::Dims, Some(a @ Attr::Dims(_))) => Ok(a.clone()),
+        (AttrKind::Dims, Some(a)) => Err(wrong("a list of dimensions", a)),
         (AttrKind::Word(words, _), Some(a @ Attr::Word(w))) if words.contains(&w.as_str()) => Ok(a.clone()),
         (AttrKind::Int(Some(d)), None) => Ok(Attr::Int(d)),
         (AttrKind::Float(Some(d)), None) => Ok(Attr::float(d)),

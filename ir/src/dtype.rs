@@ -17,6 +17,7 @@ pub enum DType {
     Q4G32,
     Q4G64,
     Q4G128,
+    U8,
 }
 
 /// What a [`DType`] is made of.
@@ -58,6 +59,7 @@ pub const DTYPES: &[DTypeInfo] = &[
     quantized(DType::Q4G32, "q4g32", 4, 32, DType::F16),
     quantized(DType::Q4G64, "q4g64", 4, 64, DType::F16),
     quantized(DType::Q4G128, "q4g128", 4, 128, DType::F16),
+    plain(DType::U8, "u8", 8, false),
 ];
 
 impl DType {

@@ -2,7 +2,7 @@
 
 use crate::op::{Attr, OpKind, Stage};
 use crate::recipe::Recipe;
-use crate::types::Type;
+use crate::types::{Dim, Type};
 
 /// A value of a function: index into [`Func::values`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -111,6 +111,20 @@ impl Inst {
         match self.attr(name) {
             Attr::Int(i) => usize::try_from(*i).unwrap_or_else(|_| panic!("`{name}` of `{}` is negative", self.op.name())),
             other => panic!("`{name}` of `{}` is {other}, not an integer", self.op.name()),
+        }
+    }
+    /// An integer attribute of either sign.
+    pub fn signed(&self, name: &str) -> i64 {
+        match self.attr(name) {
+            Attr::Int(i) => *i,
+            other => panic!("`{name}` of `{}` is {other}, not an integer", self.op.name()),
+        }
+    }
+    /// A list attribute.
+    pub fn dims(&self, name: &str) -> &[Dim] {
+        match self.attr(name) {
+            Attr::Dims(list) => list,
+            other => panic!("`{name}` of `{}` is {other}, not a list", self.op.name()),
         }
     }
     /// A float attribute.

@@ -1,7 +1,12 @@
 //! The op table: one entry per op generates the enum, its facts and its documentation. The meaning of an op is its evaluator
-//! (`eval/`), its types are in `infer/`. To add an op: a line here, an arm there and there (ARCHITECTURE.md has the list).
+//! (`eval/`), its types are in `infer/`. To add an op: a line here, an arm there and there (ARCHITECTURE.md has the list). The ops of graphs
+//! that others exported, `tensor.*`, have a table of their own in `tensor`.
 
+pub mod tensor;
+
+use crate::types::Dim;
 use std::fmt;
+pub use tensor::TensorOp;
 
 /// Value of an attribute.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,12 +17,18 @@ pub enum Attr {
     Float(u64),
     /// A word: `half`, `bf16`.
     Word(String),
+    /// A list of dimensions or plain integers: `[batch, 1, -1]`.
+    Dims(Vec<Dim>),
 }
 
 impl Attr {
     /// A float attribute.
     pub fn float(x: f64) -> Attr {
         Attr::Float(x.to_bits())
+    }
+    /// A list of plain integers.
+    pub fn ints(list: &[i64]) -> Attr {
+        Attr::Dims(list.iter().map(|&n| Dim::int(n)).collect())
     }
 }
 
@@ -27,6 +38,13 @@ impl fmt::Display for Attr {
             Attr::Int(i) => write!(f, "{i}"),
             Attr::Float(bits) => write!(f, "{:?}", f64::from_bits(*bits)),
             Attr::Word(w) => f.write_str(w),
+            Attr::Dims(list) => {
+                f.write_str("[")?;
+                for (i, dim) in list.iter().enumerate() {
+                    write!(f, "{}{dim}", if i > 0 { ", " } else { "" })?;
+                }
+                f.write_str("]")
+            }
         }
     }
 }
@@ -49,6 +67,8 @@ pub enum AttrKind {
     Float(Option<f64>),
     /// One of these words; the first is the default if the flag is set.
     Word(&'static [&'static str], bool),
+    /// A list of dimensions; it must be given.
+    Dims,
 }
 
 /// Facts about an op.
@@ -73,6 +93,8 @@ pub struct OpInfo {
 /// How far a module has come. Each op says at which stage it first may appear; the verifier checks it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
+    /// The graph of an exporter: `tensor.*` ops, inputs by its own names. Only [`OpKind::Tensor`] ops and plain ones that raising made.
+    Graph,
     /// As a front end wrote it.
     Imported,
     /// Only canonical ops.
@@ -88,6 +110,7 @@ pub enum Stage {
 impl Stage {
     /// Every stage in order, with its name in text.
     pub const ALL: &'static [(Stage, &'static str)] = &[
+        (Stage::Graph, "graph"),
         (Stage::Imported, "imported"),
         (Stage::Canonical, "canonical"),
         (Stage::Quantized, "quantized"),
@@ -104,9 +127,24 @@ macro_rules! ops {
     ($($(#[doc = $doc:literal])+ $variant:ident $name:literal ($($operand:literal),*) {$($attr:ident : $kind:expr),*} -> $results:literal, $effect:ident, $from:ident;)+) => {
         /// The kind of an op; its facts are [`OpKind::info`].
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum OpKind { $($(#[doc = $doc])+ $variant),+ }
+        pub enum OpKind {
+            $($(#[doc = $doc])+ $variant,)+
+            /// An op of the tensor dialect.
+            Tensor(TensorOp),
+        }
 
-        /// Every op, in the order of [`OpKind`].
+        impl OpKind {
+            /// Its line of [`OPS`], if it is there.
+            fn line(self) -> Option<usize> {
+                enum Line { $($variant),+ }
+                match self {
+                    $(OpKind::$variant => Some(Line::$variant as usize),)+
+                    OpKind::Tensor(_) => None,
+                }
+            }
+        }
+
+        /// Every op but those of [`tensor::TENSOR_OPS`], in the order of [`OpKind`].
         pub static OPS: &[(OpKind, OpInfo)] = &[$((OpKind::$variant, OpInfo {
             name: $name, operands: &[$($operand),*], attrs: &[$((stringify!($attr), $kind)),*],
             results: $results, effect: Effect::$effect, from: Stage::$from, doc: concat!($($doc, "\n"),+),
@@ -192,7 +230,10 @@ ops! {
 impl OpKind {
     /// Its facts.
     pub fn info(self) -> &'static OpInfo {
-        &OPS[self as usize].1
+        match (self, self.line()) {
+            (OpKind::Tensor(op), _) => op.info(),
+            (_, line) => &OPS[line.unwrap_or(0)].1,
+        }
     }
     /// Its name in text.
     pub fn name(self) -> &'static str {
@@ -200,6 +241,7 @@ impl OpKind {
     }
     /// The op of that name.
     pub fn from_name(name: &str) -> Option<OpKind> {
-        OPS.iter().find(|(_, info)| info.name == name).map(|(kind, _)| *kind)
+        let plain = OPS.iter().find(|(_, info)| info.name == name).map(|(kind, _)| *kind);
+        plain.or_else(|| TensorOp::from_name(name).map(OpKind::Tensor))
     }
 }

@@ -127,6 +127,7 @@ impl Display for Value<'_> {
             Attr::Float(bits) if f64::from_bits(*bits).is_nan() => write!(f, "nan({bits:x})"),
             Attr::Float(bits) => write!(f, "{:?}", f64::from_bits(*bits)),
             Attr::Word(w) => f.write_str(&name(w)),
+            Attr::Dims(_) => write!(f, "{}", self.0),
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::dtype::DType;
 use std::fmt;
 
-/// A dimension: `constant + sum(factor * symbol)`. Almost always a number or one symbol.
+/// A dimension: `constant + sum(factor * symbol)`. Almost always a number or one symbol. What is multiplied is one symbol, `batch*seq`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Dim {
     /// The part without symbols.
@@ -17,17 +17,84 @@ impl Dim {
     pub fn sym(name: &str) -> Dim {
         Dim { constant: 0, terms: vec![(name.to_owned(), 1)] }
     }
+    /// A number, which in lists of attributes may be negative.
+    pub fn int(n: i64) -> Dim {
+        Dim { constant: n, terms: Vec::new() }
+    }
+    /// Its number if it has no symbols, also a negative one.
+    pub fn number(&self) -> Option<i64> {
+        if self.terms.is_empty() { Some(self.constant) } else { None }
+    }
     /// Its value if it has no symbols.
     pub fn value(&self) -> Option<usize> {
         if self.terms.is_empty() { usize::try_from(self.constant).ok() } else { None }
     }
     /// Its value with every symbol bound by `lookup`; `None` if one is unknown or the result negative or too large.
     pub fn eval(&self, lookup: &dyn Fn(&str) -> Option<usize>) -> Option<usize> {
+        usize::try_from(self.eval_signed(lookup)?).ok()
+    }
+    /// As [`Dim::eval`], also for what is negative.
+    pub fn eval_signed(&self, lookup: &dyn Fn(&str) -> Option<usize>) -> Option<i64> {
         let mut total = self.constant;
         for (symbol, factor) in &self.terms {
-            total = total.checked_add(factor.checked_mul(i64::try_from(lookup(symbol)?).ok()?)?)?;
+            let mut term = *factor;
+            for part in symbol.split('*') {
+                term = term.checked_mul(i64::try_from(lookup(part)?).ok()?)?;
+            }
+            total = total.checked_add(term)?;
         }
-        usize::try_from(total).ok()
+        Some(total)
+    }
+    /// Product with a number.
+    pub fn scale(&self, n: i64) -> Dim {
+        self.mul(&Dim::int(n))
+    }
+    /// Difference.
+    pub fn sub(&self, other: &Dim) -> Dim {
+        self.add(&other.scale(-1))
+    }
+    /// Product; what is multiplied becomes a symbol of sorted parts.
+    pub fn mul(&self, other: &Dim) -> Dim {
+        let all = |d: &Dim| std::iter::once((String::new(), d.constant)).chain(d.terms.iter().cloned()).collect::<Vec<_>>();
+        let mut out = Dim::default();
+        for (a, x) in all(self) {
+            for (b, y) in all(other) {
+                let mut parts: Vec<&str> = a.split('*').chain(b.split('*')).filter(|p| !p.is_empty()).collect();
+                parts.sort_unstable();
+                let factor = x.saturating_mul(y);
+                out = match (parts.is_empty(), factor) {
+                    (_, 0) => out,
+                    (true, n) => Dim { constant: out.constant.saturating_add(n), terms: out.terms },
+                    (false, n) => out.add(&Dim { constant: 0, terms: vec![(parts.join("*"), n)] }),
+                };
+            }
+        }
+        out
+    }
+    /// The quotient, if the division leaves nothing over and `by` is one term.
+    pub fn exact_div(&self, by: &Dim) -> Option<Dim> {
+        if self == by && *self != Dim::default() {
+            return Some(Dim::int(1));
+        }
+        let (symbol, factor) = match (by.constant, by.terms.as_slice()) {
+            (n, []) if n != 0 => ("", n),
+            (0, [(symbol, n)]) => (symbol.as_str(), *n),
+            _ => return None,
+        };
+        let mut out = Dim::default();
+        for (own, n) in std::iter::once((String::new(), self.constant)).chain(self.terms.iter().cloned()).filter(|(_, n)| *n != 0) {
+            let mut parts: Vec<&str> = own.split('*').filter(|p| !p.is_empty()).collect();
+            for part in symbol.split('*').filter(|p| !p.is_empty()) {
+                parts.remove(parts.iter().position(|p| *p == part)?);
+            }
+            if n % factor != 0 {
+                return None;
+            }
+            let term =
+                if parts.is_empty() { Dim::int(n / factor) } else { Dim { constant: 0, terms: vec![(parts.join("*"), n / factor)] } };
+            out = out.add(&term);
+        }
+        Some(out)
     }
     /// Sum.
     pub fn add(&self, other: &Dim) -> Dim {

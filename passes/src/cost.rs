@@ -88,6 +88,7 @@ pub fn regions(op: OpKind) -> usize {
         | OpKind::LinearAdd => 1,
         OpKind::Route | OpKind::MoeLinearAdd => 2,
         OpKind::MoeLinearSwiGlu => 2,
+        OpKind::Tensor(_) => 1,
     }
 }
 

@@ -10,6 +10,7 @@ mod merge;
 mod passes;
 pub mod pipeline;
 mod precision;
+pub mod raise;
 mod recipes;
 pub mod registry;
 pub mod report;

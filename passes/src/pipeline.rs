@@ -132,6 +132,21 @@ pub fn run_named(
     Ok(run.report())
 }
 
+/// Runs the rules of several passes in one saturation of each function.
+///
+/// # Errors
+/// As [`run_named`].
+pub(crate) fn run_rules(module: &mut Module, names: &[&str], name: &str, options: &Options) -> Result<Report, PipelineError> {
+    let mut ignore = |_: &str, _: &Module| {};
+    let mut run = Run::new(module, options, &mut ignore)?;
+    let known: Vec<&str> = names.iter().copied().filter(|n| run.enabled(n)).collect();
+    run.rewrites(&known).map_err(|e| match e {
+        PipelineError::Broken { rules, errors, .. } => PipelineError::Broken { pass: name.to_owned(), rules, errors },
+        other => other,
+    })?;
+    Ok(run.report())
+}
+
 /// A run under way.
 struct Run<'a> {
     module: &'a mut Module,

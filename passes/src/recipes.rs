@@ -3,6 +3,7 @@
 
 use llamac_ir::dtype::DType;
 use llamac_ir::recipe::Recipe;
+use llamac_ir::types::Type;
 
 /// Rounded to an element type; nothing if it is of that type already.
 pub(crate) fn cast(to: DType, recipe: Recipe) -> Recipe {
@@ -29,6 +30,20 @@ pub(crate) fn concat(parts: Vec<Recipe>) -> Recipe {
     match flat.len() {
         1 => flat.remove(0),
         _ => Recipe::Concat(flat),
+    }
+}
+
+/// The same elements in another shape, if the source sees its tensors as flat sequences, as that of an ONNX model does.
+pub(crate) fn reshaped(recipe: &Recipe, shape: &[usize]) -> Option<Recipe> {
+    let count: usize = recipe.ty().ok()?.sizes()?.iter().product();
+    if shape.iter().product::<usize>() != count {
+        return None;
+    }
+    match recipe {
+        Recipe::Source { name, ty } => Some(Recipe::Source { name: name.clone(), ty: Type::fixed(ty.dtype, shape) }),
+        Recipe::Literal { data, .. } => Some(Recipe::Literal { shape: shape.to_vec(), data: data.clone() }),
+        Recipe::Cast(to, of) if to.info().scale.is_none() => Some(Recipe::Cast(*to, Box::new(reshaped(of, shape)?))),
+        _ => None,
     }
 }
 

@@ -51,6 +51,10 @@ impl Pass {
 
 /// Every pass.
 pub const PASSES: &[&Pass] = &[
+    &raise_norm::PASS,
+    &raise_rotary::PASS,
+    &raise_attention::PASS,
+    &raise_swiglu::PASS,
     &fold_constants::PASS,
     &merge_common::PASS,
     &remove_dead::PASS,

@@ -8,6 +8,7 @@ use crate::egraph::{Graph, Limits, Rule, enter};
 use crate::report::{Lost, Saturation};
 use egg::Language;
 use llamac_ir::module::Func;
+use llamac_ir::op::OpKind;
 use std::collections::BTreeMap;
 
 /// A rewritten function and how it came about.
@@ -28,13 +29,19 @@ pub struct Rewritten {
 /// # Errors
 /// A rule built something that does not type.
 pub fn rewrite(func: &Func, rules: &[Rule], context: &mut Context) -> Result<Rewritten, String> {
-    let limits = Limits::default();
+    // A graph whose layers are not found yet is as large as it is deep.
+    let limits = Limits { nodes: Limits::default().nodes.max(8 * func.body.len()), ..Limits::default() };
     let mut entered = enter(func);
     let (saturation, added) = saturate(&mut entered.graph, rules, limits, &func.name, context);
     for (rule, reason) in &entered.graph.blocked {
         context.block(&func.name, rule, reason.clone());
     }
     let candidates = Candidates::new(&entered.graph, &entered.roots(), &context.machine);
+    if func.body.iter().any(|inst| matches!(inst.op, OpKind::Tensor(_))) {
+        // What raising found is always wanted: nothing is weighed, and a graph of a hundred layers stays one function.
+        let func = leave(func, &entered, &candidates, &candidates.lowest())?;
+        return Ok(Rewritten { func, saturation, gains: BTreeMap::new(), lost: Vec::new() });
+    }
     let choice = candidates.choose();
     let cost = candidates.cost(&choice);
     let mut gains = BTreeMap::new();

@@ -4,4 +4,5 @@ pub mod fixture;
 pub mod fuzz;
 pub mod model;
 pub mod numbers;
+pub mod onnx;
 pub mod repo;

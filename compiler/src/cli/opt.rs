@@ -1,6 +1,7 @@
 //! `llamac opt`: passes on IR text.
 
 use crate::diag::{Diag, Result};
+use crate::frontend::onnx;
 use llamac_ir::module::Module;
 use llamac_ir::parse::parse;
 use llamac_ir::verify::{listed, verify};
@@ -12,13 +13,15 @@ use std::path::PathBuf;
 
 /// Run passes on a module in IR text (`.lir`) and print the result.
 ///
+/// An ONNX model (`.onnx`) is imported and raised first: `--print-after import`, `raise` and `raise-decoder` show it on the way.
+///
 /// Without --passes the whole pipeline runs. `llamac explain MODEL --ir` prints a module to start from, `llamac explain --passes` lists the
 /// passes. To find a guilty rule, --bisect evaluates the module and looks for the first application that changes its meaning; --fuel N allows
 /// the first N applications only.
 #[derive(Debug, clap::Args)]
 pub(super) struct OptArgs {
-    /// IR text; `-` reads standard input.
-    #[arg(value_name = "FILE.lir")]
+    /// IR text, or an ONNX model; `-` reads IR text from standard input.
+    #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Passes to run, in this order.
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
@@ -48,24 +51,31 @@ pub(super) struct OptArgs {
     report: bool,
 }
 
+/// What can be printed after beside single passes: all rewrites together, and the steps from an ONNX graph to a module.
+const GROUPS: &[&str] = &["rewrite", "import", "raise", "raise-decoder"];
+
 pub(super) fn main(args: &OptArgs) -> Result<()> {
-    let mut module = read(args)?;
-    if args.verify {
-        print!("{module}");
-        return Ok(());
-    }
     for name in args.print_after.iter().filter(|n| n.as_str() != "all") {
-        if registry::pass(name).is_none() && name != "rewrite" {
+        if registry::pass(name).is_none() && !GROUPS.contains(&name.as_str()) {
             return Err(bad_pass(&PipelineError::Unknown(name.clone())));
         }
     }
-    let precision = Precision::from_name(&args.quant).unwrap_or_default();
-    let options = Options { precision, fuel: args.fuel, ..Options::default() };
     let mut observe = |pass: &str, module: &Module| {
         if args.print_after.iter().any(|n| n == pass || n == "all") {
             println!("// after {pass}\n{module}");
         }
     };
+    let mut module = match args.file.extension().is_some_and(|e| e == "onnx") {
+        true if args.verify => onnx::import(&args.file)?.module,
+        true => onnx::raised(&args.file, &mut observe)?.module,
+        false => read(args)?,
+    };
+    if args.verify {
+        print!("{module}");
+        return Ok(());
+    }
+    let precision = Precision::from_name(&args.quant).unwrap_or_default();
+    let options = Options { precision, fuel: args.fuel, ..Options::default() };
     if args.bisect {
         return find_guilty(args, &module, &options);
     }

@@ -2,7 +2,8 @@
 
 pub mod hf;
 mod model;
+pub mod onnx;
 pub mod safetensors;
 pub mod tokenizer;
 
-pub use model::{Model, load, load_config};
+pub use model::{Model, Weights, load, load_config};

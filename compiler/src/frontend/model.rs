@@ -6,12 +6,14 @@ use super::hf::config::{LlamaConfig, parse_config};
 use super::hf::generation::parse_generation;
 use super::hf::names::Names;
 use super::hf::tensors;
+use super::onnx::{self, OnnxModel};
 use super::safetensors::Checkpoint;
 use super::tokenizer::{self, TokenizerSections};
 use crate::diag::{Diag, Result, Warning};
 use crate::lower::Limits;
 use llamac_ir::dtype::DType;
 use llamac_ir::module::Module;
+use llamac_ir::recipe::Source;
 use llamac_runtime::artifact::meta::GenerationMeta;
 use std::path::{Path, PathBuf};
 
@@ -28,19 +30,38 @@ pub struct Model {
     pub names: Names,
     /// Defaults for generation.
     pub generation: GenerationMeta,
-    /// Weights; `None` if only the config was read.
+    /// Weights of a Hugging Face directory; `None` if only the config was read.
     pub checkpoint: Option<Checkpoint>,
+    /// The graph and weights of an ONNX model; `config` is then what the graph says.
+    pub onnx: Option<OnnxModel>,
     /// Tokenizer and chat template, if they were read.
     pub tokenizer: Option<TokenizerSections>,
     /// What is odd about the files, but no error.
     pub warnings: Vec<Warning>,
 }
 
+/// Weights of a model, mapped.
+pub trait Weights: Source {
+    /// A tensor will not be read again soon: its pages may leave this process.
+    fn release(&self, _name: &str) {}
+}
+
+impl Weights for Checkpoint {
+    fn release(&self, name: &str) {
+        Checkpoint::release(self, name);
+    }
+}
+
+impl Weights for onnx::OnnxWeights {}
+
 /// Reads the config of a model folder, or a `config.json` by itself: enough to plan.
 ///
 /// # Errors
 /// No such file, or a config that is not compiled.
 pub fn load_config(path: &Path) -> Result<Model> {
+    if let Some(graph) = onnx::graph_file(path) {
+        return onnx::load(&graph);
+    }
     let (file, folder) = config_file(path)?;
     let config = read(&file, "the model's configuration")?;
     let config = parse_config(&config).map_err(|d| d.inside(file.display()))?;
@@ -49,7 +70,7 @@ pub fn load_config(path: &Path) -> Result<Model> {
     warnings.extend(partly.map(|what| Warning(Diag::new("model", what).place(file.display()))));
     let name = config.name.clone().unwrap_or_else(|| folder_name(&folder));
     let tied = config.tied.unwrap_or(false);
-    Ok(Model { name, config, tied, names: Names::default(), generation, checkpoint: None, tokenizer: None, warnings })
+    Ok(Model { name, config, tied, names: Names::default(), generation, checkpoint: None, onnx: None, tokenizer: None, warnings })
 }
 
 /// Reads a model folder: config, headers of the weights, tokenizer.
@@ -57,10 +78,13 @@ pub fn load_config(path: &Path) -> Result<Model> {
 /// # Errors
 /// A file is missing, damaged or disagrees with another; the diagnostic says which.
 pub fn load(folder: &Path) -> Result<Model> {
+    if let Some(graph) = onnx::graph_file(folder) {
+        return onnx::load(&graph);
+    }
     if folder.is_file() {
         return Err(Diag::new("model", "a model is a folder, this is a file")
             .place(folder.display())
-            .expected("a Hugging Face directory with config.json and safetensors files")
+            .expected("a Hugging Face directory with config.json and safetensors files, or a file model.onnx")
             .help("give the folder that the file is in"));
     }
     let mut model = load_config(folder)?;
@@ -86,13 +110,25 @@ pub fn load(folder: &Path) -> Result<Model> {
 }
 
 impl Model {
+    /// Where the weights are read, if there are any.
+    pub fn weights(&self) -> Option<&dyn Weights> {
+        let checkpoint = self.checkpoint.as_ref().map(|c| c as &dyn Weights);
+        checkpoint.or_else(|| self.onnx.as_ref().map(|m| &m.weights as &dyn Weights))
+    }
+
     /// Parameters, counted from the shapes.
     pub fn parameters(&self) -> u64 {
+        if let Some(graph) = &self.onnx {
+            return graph.parameters();
+        }
         tensors::parameters(&self.config, self.tied)
     }
 
     /// Element type of the weights: that of the checkpoint, else what the config claims, else bf16.
     pub fn dtype(&self) -> DType {
+        if let Some(graph) = &self.onnx {
+            return graph.dtype();
+        }
         let stored = self.checkpoint.as_ref().and_then(|c| tensors::dtype(c, &self.names.embed(), 1));
         stored.or(self.config.dtype).unwrap_or(DType::Bf16)
     }
@@ -102,6 +138,10 @@ impl Model {
     /// # Errors
     /// The builder and the op table disagree: a bug of ours.
     pub fn module(&self, limits: &Limits) -> Result<Module> {
+        if let Some(graph) = &self.onnx {
+            let dims = vec![("s".to_owned(), 1, limits.max_step), ("r".to_owned(), 0, limits.max_rows)];
+            return Ok(Module { name: self.name.clone(), dims, ..graph.module.clone() });
+        }
         let claimed = self.config.dtype.unwrap_or(DType::Bf16);
         let stored = |name: &str| self.checkpoint.as_ref().and_then(|c| tensors::dtype(c, name, self.config.layers)).unwrap_or(claimed);
         let build = Build {
@@ -133,7 +173,7 @@ fn config_file(path: &Path) -> Result<(PathBuf, PathBuf)> {
 }
 
 /// The folder's name; that of the one above for a folder called `model`.
-fn folder_name(folder: &Path) -> String {
+pub(super) fn folder_name(folder: &Path) -> String {
     let full = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
     let named = full.ancestors().find(|a| a.file_name().is_some_and(|n| n != "model"));
     named.and_then(Path::file_name).map_or_else(|| "model".to_owned(), |n| n.to_string_lossy().into_owned())
@@ -156,7 +196,7 @@ fn generation(folder: &Path, config: &LlamaConfig) -> Result<(GenerationMeta, Ve
     parse_generation(text.as_deref(), config).map_err(|d| d.inside(file.display()))
 }
 
-fn load_tokenizer(folder: &Path, vocab: usize) -> Result<TokenizerSections> {
+pub(super) fn load_tokenizer(folder: &Path, vocab: usize) -> Result<TokenizerSections> {
     let json = read(&folder.join("tokenizer.json"), "the tokenizer")?;
     let config = read_if_there(&folder.join("tokenizer_config.json"), "the tokenizer's configuration")?;
     let jinja = read_if_there(&folder.join("chat_template.jinja"), "the chat template")?;

@@ -1,7 +1,7 @@
 //! Evaluation of one function: bindings of symbols, values in order. Ops are in `ops`, calls of layers in the parent module.
 
 use super::tensor::{Arg, Tensor};
-use super::{Cache, EvalError, Observer, ops};
+use super::{Cache, EvalError, Observer, ops, tensor_ops};
 use crate::dtype::DType;
 use crate::module::{Func, Inst, Operand};
 use crate::op::OpKind;
@@ -44,7 +44,8 @@ pub(super) fn eval(
     mut layers: Option<Layers<'_>>,
     observer: Observer<'_>,
 ) -> Result<Vec<Tensor>, EvalError> {
-    bind(func, &args).map_err(|e| fail(func, e))?;
+    let sizes = bind(func, &args).map_err(|e| fail(func, e))?;
+    let size = |symbol: &str| sizes.get(symbol).copied();
     let recipes: Vec<Recipe> = func.weights.iter().map(|w| layer.map_or_else(|| w.recipe.clone(), |n| w.recipe.for_layer(n))).collect();
     let mut values: Vec<Option<Tensor>> = vec![None; func.values.len()];
     for (param, arg) in func.params.iter().zip(args) {
@@ -58,6 +59,10 @@ pub(super) fn eval(
             Some(layers) if inst.op == OpKind::Layers => {
                 let args = operands.iter().map(Arg::tensor).collect::<Result<Vec<_>, _>>().map_err(at)?;
                 vec![layers(inst, args, observer)?]
+            }
+            _ if let OpKind::Tensor(op) = inst.op => {
+                let types: Vec<&Type> = inst.results.iter().map(|v| &func.values[v.0 as usize].ty).collect();
+                tensor_ops::eval(op, inst, &operands, &types, &size).map_err(at)?
             }
             _ => {
                 if let (OpKind::Linear | OpKind::ExpertLinear, Some(Arg::Value(x))) = (inst.op, operands.first()) {
@@ -113,24 +118,39 @@ fn arg<'a>(
 }
 
 /// Checks arguments against parameters; a symbol must have the same size wherever it stands.
-fn bind(func: &Func, args: &[Tensor]) -> Result<(), String> {
+fn bind<'a>(func: &'a Func, args: &[Tensor]) -> Result<BTreeMap<&'a str, usize>, String> {
     if args.len() != func.params.len() {
         return Err(format!("found {} arguments, expected {}", args.len(), func.params.len()));
     }
     let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
+    // Symbols by themselves first, so that sums of them are known wherever they stand.
+    for (param, arg) in func.params.iter().zip(args) {
+        for (dim, size) in func.values[param.0 as usize].ty.shape.iter().zip(arg.shape()) {
+            if let Dim { constant: 0, terms } = dim
+                && let [(symbol, 1)] = terms.as_slice()
+            {
+                sizes.entry(symbol).or_insert(*size);
+            }
+        }
+    }
     for (param, arg) in func.params.iter().zip(args) {
         let info = &func.values[param.0 as usize];
         if !fits(&info.ty, arg, &mut sizes) {
-            let known: Vec<String> = sizes.iter().map(|(s, n)| format!("{s}={n}")).collect();
+            let here = |symbol: &str| info.ty.shape.iter().flat_map(|d| &d.terms).any(|(s, _)| s == symbol);
+            let known: Vec<String> = sizes.iter().filter(|(s, _)| here(s)).map(|(s, n)| format!("{s}={n}")).collect();
             let found = format!("{}{:?}", arg.dtype(), arg.shape());
             return Err(format!("parameter %{}: found {found}, expected {} with {}", info.name, info.ty, known.join(", ")));
         }
     }
-    Ok(())
+    Ok(sizes)
 }
 
 fn fits<'a>(ty: &'a Type, arg: &Tensor, sizes: &mut BTreeMap<&'a str, usize>) -> bool {
-    let dtype = if ty.dtype == DType::I32 { DType::I32 } else { DType::F32 };
+    let dtype = match ty.dtype {
+        DType::I32 => DType::I32,
+        DType::I64 | DType::I8 | DType::U8 | DType::Bool => DType::I64,
+        _ => DType::F32,
+    };
     if arg.dtype() != dtype || arg.shape().len() != ty.shape.len() {
         return false;
     }

@@ -10,6 +10,9 @@ mod ops;
 mod pointwise;
 pub mod quant;
 mod tensor;
+mod tensor_heavy;
+mod tensor_move;
+mod tensor_ops;
 
 pub use cache::{Cache, Entry};
 pub use func::eval_func;
@@ -136,3 +139,6 @@ fn layers(
 #[cfg(test)]
 #[path = "eval_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod tensor_tests;

@@ -53,6 +53,7 @@ pub(super) fn eval(inst: &Inst, args: &[Arg<'_>], cache: &mut Cache) -> Result<V
             zip(&value(3)?, &experts::sum(&y)?, |a, b| a + b)?
         }
         OpKind::Layers => return Err("found `layers` in a function evaluated by itself, expected an `Evaluator` of the module".to_owned()),
+        OpKind::Tensor(_) => return Err("found a tensor op without the sizes of its symbols".to_owned()),
         OpKind::SwiGlu => swiglu(&value(0)?, &value(1)?)?,
         OpKind::NormLinear => product(&rms(&value(0)?, Some(&value(1)?), eps(), 0)?, 2, 3)?,
         OpKind::UnitLinear => product(&rms(&value(0)?, None, eps(), 0)?, 1, 2)?,

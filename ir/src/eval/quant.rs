@@ -31,7 +31,7 @@ pub fn round(dtype: DType, row: &mut [f32]) -> Result<(), String> {
             codes.values(row);
         }
         DType::F8E4m3 => return Err(format!("found a cast to {dtype}, expected another type: {dtype} has no arithmetic here")),
-        DType::I64 | DType::I32 | DType::I8 | DType::Bool => {
+        DType::I64 | DType::I32 | DType::I8 | DType::U8 | DType::Bool => {
             return Err(format!("found a cast to {dtype}, expected a type of real numbers"));
         }
     }

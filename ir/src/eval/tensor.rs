@@ -1,4 +1,4 @@
-//! Values of the evaluator: a shape and f32 or i32 elements. What ops do with them is in the files beside this one.
+//! Values of the evaluator: a shape and f32, i32 or i64 elements; bool and small integers of the tensor dialect are held as i64. What ops do with them is in the files beside this one.
 
 use crate::dtype::DType;
 use crate::recipe::Prepared;
@@ -14,6 +14,7 @@ pub struct Tensor {
 enum Data {
     F32(Vec<f32>),
     I32(Vec<i32>),
+    I64(Vec<i64>),
 }
 
 impl Tensor {
@@ -33,6 +34,30 @@ impl Tensor {
         assert_eq!(shape.iter().product::<usize>(), data.len(), "elements of {shape:?}");
         Tensor { shape: shape.to_vec(), data: Data::I32(data) }
     }
+    /// A tensor of i64, or of bool, i8 and u8 as i64.
+    ///
+    /// # Panics
+    /// If the shape does not have as many elements as `data`: a bug of the caller.
+    pub fn i64(shape: &[usize], data: Vec<i64>) -> Tensor {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "elements of {shape:?}");
+        Tensor { shape: shape.to_vec(), data: Data::I64(data) }
+    }
+    /// Elements, if they are i64.
+    pub fn as_i64(&self) -> Option<&[i64]> {
+        if let Data::I64(data) = &self.data { Some(data) } else { None }
+    }
+    /// The elements as f64, exactly.
+    ///
+    /// # Errors
+    /// An integer beyond 2^53.
+    pub(super) fn numbers(&self) -> Result<Vec<f64>, String> {
+        let exact = |x: &i64| if x.unsigned_abs() <= 1 << 53 { Ok(*x as f64) } else { Err(format!("found {x}, expected at most 2^53")) };
+        match &self.data {
+            Data::F32(data) => Ok(data.iter().map(|x| f64::from(*x)).collect()),
+            Data::I32(data) => Ok(data.iter().map(|x| f64::from(*x)).collect()),
+            Data::I64(data) => data.iter().map(exact).collect(),
+        }
+    }
     /// Dimensions, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
@@ -41,31 +66,32 @@ impl Tensor {
     pub fn as_f32(&self) -> Option<&[f32]> {
         match &self.data {
             Data::F32(data) => Some(data),
-            Data::I32(_) => None,
+            _ => None,
         }
     }
     /// Elements, if they are i32.
     pub fn as_i32(&self) -> Option<&[i32]> {
         match &self.data {
-            Data::F32(_) => None,
             Data::I32(data) => Some(data),
+            _ => None,
         }
     }
-    /// Element type: f32 or i32.
+    /// Element type: f32, i32 or i64.
     pub fn dtype(&self) -> DType {
         match self.data {
             Data::F32(_) => DType::F32,
             Data::I32(_) => DType::I32,
+            Data::I64(_) => DType::I64,
         }
     }
 
     /// The elements as f32.
     pub(super) fn floats(&self) -> Result<&[f32], String> {
-        self.as_f32().ok_or_else(|| format!("found i32 of {:?}, expected f32", self.shape))
+        self.as_f32().ok_or_else(|| format!("found {} of {:?}, expected f32", self.dtype(), self.shape))
     }
     /// The elements as i32.
     pub(super) fn ints(&self) -> Result<&[i32], String> {
-        self.as_i32().ok_or_else(|| format!("found f32 of {:?}, expected i32", self.shape))
+        self.as_i32().ok_or_else(|| format!("found {} of {:?}, expected i32", self.dtype(), self.shape))
     }
     /// Length of the last axis.
     pub(super) fn width(&self) -> usize {
@@ -93,6 +119,7 @@ impl Tensor {
         Ok(match &self.data {
             Data::F32(data) => Tensor::f32(&shape, picked.iter().flat_map(|r| &data[r * len..][..len]).copied().collect()),
             Data::I32(data) => Tensor::i32(&shape, picked.iter().flat_map(|r| &data[r * len..][..len]).copied().collect()),
+            Data::I64(data) => Tensor::i64(&shape, picked.iter().flat_map(|r| &data[r * len..][..len]).copied().collect()),
         })
     }
 }
@@ -110,6 +137,10 @@ impl Arg<'_> {
             Arg::Value(tensor) => Ok((*tensor).clone()),
             Arg::Weight(weight, shape) => Ok(Tensor::f32(shape, weight.read_all()?)),
         }
+    }
+    /// Element type in memory: f32 of a weight.
+    pub(super) fn dtype(&self) -> DType {
+        if let Arg::Value(tensor) = self { tensor.dtype() } else { DType::F32 }
     }
     /// Rows when seen as `[product, last]`.
     pub(super) fn rows(&self) -> usize {

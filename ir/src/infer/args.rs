@@ -64,6 +64,8 @@ impl<'a> Args<'a> {
             match (kind, attr) {
                 (AttrKind::Int(_), Attr::Int(_)) | (AttrKind::Float(_), Attr::Float(_)) => {}
                 (AttrKind::Word(words, _), Attr::Word(w)) if words.contains(&w.as_str()) => {}
+                (AttrKind::Dims, Attr::Dims(_)) => {}
+                (AttrKind::Dims, _) => return Err(args.attribute(name, attr, "a list of dimensions")),
                 (AttrKind::Int(_), _) => return Err(args.attribute(name, attr, "an integer")),
                 (AttrKind::Float(_), _) => return Err(args.attribute(name, attr, "a number")),
                 (AttrKind::Word(words, _), _) => return Err(args.attribute(name, attr, format!("one of {}", words.join(", ")))),
@@ -181,7 +183,42 @@ impl<'a> Args<'a> {
             _ => Err(self.attribute(name, "nothing", "an integer")),
         }
     }
-    /// An integer attribute above zero.
+    /// An integer attribute of either sign.
+    pub(super) fn signed(&self, name: &str) -> Result<i64> {
+        match self.attr(name) {
+            Some(Attr::Int(i)) => Ok(*i),
+            _ => Err(self.attribute(name, "nothing", "an integer")),
+        }
+    }
+    /// A word attribute.
+    pub(super) fn word(&self, name: &str) -> Result<&'a str> {
+        match self.attr(name) {
+            Some(Attr::Word(w)) => Ok(w),
+            _ => Err(self.attribute(name, "nothing", "a word")),
+        }
+    }
+    /// A list attribute.
+    pub(super) fn dims(&self, name: &str) -> Result<&'a [Dim]> {
+        match self.attr(name) {
+            Some(Attr::Dims(list)) => Ok(list),
+            _ => Err(self.attribute(name, "nothing", "a list")),
+        }
+    }
+    /// A list attribute of plain integers.
+    pub(super) fn numbers(&self, name: &str) -> Result<Vec<i64>> {
+        let list = self.dims(name)?;
+        let numbers: Option<Vec<i64>> = list.iter().map(Dim::number).collect();
+        numbers.ok_or_else(|| self.attribute(name, Attr::Dims(list.to_vec()), "plain integers"))
+    }
+    /// Number of operands.
+    pub(super) fn len(&self) -> usize {
+        self.operands.len()
+    }
+    /// An axis attribute of a tensor of so many axes; negative ones count from the end.
+    pub(super) fn axis(&self, name: &str, axis: i64, rank: usize) -> Result<usize> {
+        let from_end = if axis < 0 { axis + rank as i64 } else { axis };
+        usize::try_from(from_end).ok().filter(|a| *a < rank).ok_or_else(|| self.attribute(name, axis, format!("an axis of {rank}")))
+    }
     pub(super) fn positive(&self, name: &str) -> Result<usize> {
         match self.int(name)? {
             0 => Err(self.attribute(name, 0, "a positive integer")),

@@ -3,6 +3,7 @@
 
 mod args;
 mod experts;
+mod tensor;
 
 use crate::dtype::DType;
 use crate::op::{Attr, OpKind};
@@ -121,6 +122,7 @@ pub(crate) fn result_types(op: OpKind, operands: &[Type], attrs: &[Attr]) -> Res
             one(activations(rows, 1))
         }
         OpKind::Layers => Err(args.refuse("`layers` is typed by the functions that it calls")),
+        OpKind::Tensor(op) => tensor::result_types(op, &args),
         OpKind::SwiGlu => {
             let gate = args.floats(0)?;
             args.same(1, gate)?;

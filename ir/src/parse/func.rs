@@ -6,7 +6,7 @@ use crate::build;
 use crate::infer;
 use crate::module::{Func, Inst, LayerRun, Operand, ValueId, ValueInfo, Weight, WeightId};
 use crate::op::{Attr, AttrKind, OpKind};
-use crate::types::Type;
+use crate::types::{Dim, Type};
 use std::collections::BTreeMap;
 
 const VALUE: &str = "a value `%name`";
@@ -85,9 +85,14 @@ impl Reader {
         }
         let place = scan.place();
         let word = scan.word(if names.is_empty() { "an instruction or `return`" } else { "the name of an op" })?;
-        let op = OpKind::from_name(word).ok_or_else(|| scan.error_at(place, format!("found `{word}`"), "the name of an op"))?;
+        let mut name = word.to_owned();
+        if scan.eat(".") {
+            name = format!("{name}.{}", scan.word("the name of an op")?);
+        }
+        let op = OpKind::from_name(&name).ok_or_else(|| scan.error_at(place, format!("found `{name}`"), "the name of an op"))?;
         let mut operands = Vec::new();
-        let mut more = scan.peek("%") || scan.peek("@");
+        let info = op.info();
+        let mut more = scan.peek("%") || scan.peek("@") || (info.operands.is_empty() && !info.attrs.is_empty());
         while more && (scan.peek("%") || scan.peek("@")) {
             operands.push(self.operand(scan)?);
             more = scan.eat(",");
@@ -169,8 +174,23 @@ fn attr(scan: &mut Scanner<'_>, op: OpKind) -> Result<(&'static str, Attr)> {
         AttrKind::Int(_) => Attr::Int(scan.integer()?),
         AttrKind::Float(_) => Attr::float(scan.float64()?),
         AttrKind::Word(words, _) => Attr::Word(scan.name(&format!("one of {}", words.join(", ")))?),
+        AttrKind::Dims => Attr::Dims(dims(scan)?),
     };
     Ok((name, value))
+}
+
+/// `[batch, 1, -1]`
+fn dims(scan: &mut Scanner<'_>) -> Result<Vec<Dim>> {
+    let mut list = Vec::new();
+    scan.expect("[")?;
+    while !scan.eat("]") {
+        list.push(scan.dim()?);
+        if !scan.eat(",") {
+            scan.expect("]")?;
+            break;
+        }
+    }
+    Ok(list)
 }
 
 /// `@layer 0..4, @last 4..5]`

@@ -3,7 +3,8 @@
 use super::*;
 use crate::dtype::{DTYPES, DType};
 use crate::module::{Func, Inst, LayerRun, Operand, ValueId, ValueInfo, Weight, WeightId};
-use crate::op::{Attr, AttrKind, OPS};
+use crate::op::tensor::TENSOR_OPS;
+use crate::op::{Attr, AttrKind, OPS, OpKind};
 use crate::recipe::Recipe;
 use crate::testing::{self, Rng};
 use crate::types::{Dim, Type};
@@ -220,7 +221,9 @@ fn random_func(rng: &mut Rng) -> Func {
         func.weights.push(Weight { name, ty: random_type(rng), recipe: random_recipe(rng, 3) });
     }
     for _ in 0..rng.below(8) {
-        let (op, info) = rng.pick(OPS);
+        let plain = OPS.iter().map(|(op, info)| (*op, info));
+        let all: Vec<_> = plain.chain(TENSOR_OPS.iter().map(|(op, info)| (OpKind::Tensor(*op), info))).collect();
+        let (op, info) = rng.pick(&all);
         let operands = (0..1 + rng.below(4)).map(|_| random_operand(rng, &func)).collect();
         let attrs = info.attrs.iter().map(|(_, kind)| random_attr(rng, *kind)).collect();
         let results = (0..info.results).map(|_| random_value(rng, &mut func)).collect();
@@ -253,6 +256,7 @@ fn random_attr(rng: &mut Rng, kind: AttrKind) -> Attr {
             Attr::Float(*rng.pick(&[rng.0, 1e-5f64.to_bits(), f64::INFINITY.to_bits(), f64::NAN.to_bits(), 3f64.to_bits()]))
         }
         AttrKind::Word(words, _) => Attr::Word((*rng.pick(words)).to_owned()),
+        AttrKind::Dims => Attr::Dims((0..rng.below(4)).map(|_| random_dim(rng)).collect()),
     }
 }
 

@@ -33,8 +33,8 @@ impl Scanner<'_> {
         }
         Ok(Type { dtype, shape })
     }
-    /// `64`, `s`, `2*s+16`
-    fn dim(&mut self) -> Result<Dim> {
+    /// `64`, `s`, `2*s+16`, `batch*s`
+    pub(super) fn dim(&mut self) -> Result<Dim> {
         let start = self.place();
         let mut dim = Dim::default();
         let mut sign = if self.eat("-") { -1 } else { 1 };
@@ -66,7 +66,13 @@ impl Scanner<'_> {
         if self.eat("*") { self.symbol(factor) } else { Ok(Dim { constant: factor, terms: vec![] }) }
     }
     fn symbol(&mut self, factor: i64) -> Result<Dim> {
-        let symbol = self.word("a number or the name of a dimension")?.to_owned();
+        let mut symbol = self.word("a number or the name of a dimension")?.to_owned();
+        while self.eat("*") {
+            if !self.run(|c| c.is_ascii_digit()).is_empty() {
+                return Err(self.error("the name of a dimension: numbers stand first"));
+            }
+            symbol = format!("{symbol}*{}", self.word("the name of a dimension")?);
+        }
         Ok(Dim { constant: 0, terms: if factor == 0 { vec![] } else { vec![(symbol, factor)] } })
     }
 }

@@ -21,6 +21,11 @@ pub(super) fn check(func: &Func, stage: Option<Stage>, errors: &mut Errors) {
         if let Some(stage) = stage.filter(|s| inst.op.info().from > *s) {
             errors.add(&at, format!("stage of `{}`", inst.op.name()), stage.name(), format!("{} or later", inst.op.info().from.name()));
         }
+        if let (OpKind::Tensor(op), Some(stage @ (Stage::Imported | Stage::Canonical | Stage::Quantized | Stage::Fused | Stage::Placed))) =
+            (inst.op, stage)
+        {
+            errors.add(&at, format!("stage of `{}`", op.info().name), stage.name(), Stage::Graph.name());
+        }
         let read = inst.operands.iter().filter(|o| !known.check_read(**o, &at, errors)).count() == 0;
         if read && inst.op != OpKind::Layers {
             types(func, inst, &at, errors);

@@ -36,6 +36,9 @@ const fn text(name: &'static str, model_type: &'static str, family: Family) -> A
     Architecture { name, model_type, family, nested: false, ignored: None, missing: None }
 }
 
+/// A graph that was raised to a Llama: no config names it.
+pub static ONNX: Architecture = text("ONNX graph", "onnx", Family::Llama);
+
 /// Every architecture that is known.
 pub static ARCHITECTURES: &[Architecture] = &[
     text("LlamaForCausalLM", "llama", Family::Llama),

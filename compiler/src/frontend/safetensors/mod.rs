@@ -1,7 +1,7 @@
 //! safetensors files: checking their headers and mapping their tensors. Nothing here knows a model.
 
 mod checkpoint;
-mod convert;
+pub(in crate::frontend) mod convert;
 mod dtype;
 mod header;
 mod index;

@@ -16,6 +16,7 @@ fn row_by_row(op: OpKind) -> bool {
         OpKind::Embed => false,
         // Rows are pushed before experts are batched, and it has two results.
         OpKind::Route => false,
+        OpKind::Tensor(_) => false,
         OpKind::Linear
         | OpKind::RmsNorm
         | OpKind::RmsUnit

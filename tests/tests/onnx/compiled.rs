@@ -1,0 +1,45 @@
+//! ONNX models through the compiler: the artifact gives the logits of ONNX Runtime, for prompts and token by token.
+
+use llamac::driver::{self, CompileOptions};
+use llamac_tests::model::Runner;
+use llamac_tests::onnx::{self, OnnxFixture};
+use std::path::{Path, PathBuf};
+
+fn artifact(fixture: &OnnxFixture, folder: &Path) -> PathBuf {
+    let out = folder.join(format!("{}.llx", fixture.name));
+    let options = CompileOptions { quant: Some("f32".into()), max_context: Some(256), ..CompileOptions::default() };
+    driver::compile(&fixture.model, &out, &options, &driver::Silent).unwrap_or_else(|e| panic!("{}: {e}", fixture.name));
+    out
+}
+
+/// Compares the cases whose past is tokens that another case has: all prompts, whole and token by token.
+fn check(fixture: &OnnxFixture, folder: &Path) {
+    let mut runner = Runner::open(&artifact(fixture, folder), 2);
+    let mut checked = 0;
+    for case in fixture.cases().into_iter().filter(|c| c.starts_with("prefill") && !c.contains("padded")) {
+        let ids = &fixture.io[&format!("{case}.in.input_ids")];
+        let expected = fixture.output(&case, "logits").expect("logits");
+        let [batch, seq] = ids.shape[..] else { panic!("{case}: {:?}", ids.shape) };
+        let vocab = expected.f32.len() / (batch * seq);
+        for b in 0..batch {
+            let tokens: Vec<u32> = ids.i64[b * seq..][..seq].iter().map(|&t| u32::try_from(t).expect("a token")).collect();
+            for piece in [seq, 1] {
+                let found = runner.logits_in_pieces(&tokens, std::iter::repeat(piece));
+                let expected = &expected.f32[b * seq * vocab..][..seq * vocab];
+                let largest = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                eprintln!("{} {case} {b} in pieces of {piece}: largest difference {largest:.1e}", fixture.name);
+                assert!(found.len() == expected.len() && largest <= 2e-4, "{} {case}: largest difference {largest:.1e}", fixture.name);
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 0, "{}: nothing to compare", fixture.name);
+}
+
+#[test]
+fn artifacts_compute_what_onnx_runtime_computes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in super::imported::FLOATS {
+        check(&onnx::one(folder.path(), name), folder.path());
+    }
+}

@@ -1,0 +1,48 @@
+//! The imported graph, evaluated op by op, against ONNX Runtime.
+
+use llamac::frontend::onnx::import;
+use llamac_ir::eval::{Cache, eval_func};
+use llamac_ir::parse::parse;
+use llamac_ir::verify::{listed, verify};
+use llamac_tests::onnx::{self, OnnxFixture};
+
+fn check(fixture: &OnnxFixture) {
+    let graph = import(&fixture.model).unwrap_or_else(|e| panic!("{}: {e}", fixture.name));
+    verify(&graph.module, graph.module.stage).unwrap_or_else(|e| panic!("{}: {}", fixture.name, listed(&e)));
+    let main = graph.module.func("main").expect("main");
+    assert_eq!(parse(&graph.module.to_string()).as_ref().map(|m| m.to_string()), Ok(graph.module.to_string()), "{}: text", fixture.name);
+    let cases = fixture.cases();
+    assert!(!cases.is_empty(), "{}: no cases", fixture.name);
+    for case in cases {
+        let name = |p: &llamac_ir::module::ValueId| &main.values[p.0 as usize].name;
+        let args: Vec<_> = main.params.iter().map(|p| fixture.input(&case, name(p)).unwrap_or_else(|| panic!("{}", name(p)))).collect();
+        let results =
+            eval_func(main, &graph.weights, None, &args, &mut Cache::default()).unwrap_or_else(|e| panic!("{} {case}: {e}", fixture.name));
+        for (output, found) in graph.outputs.iter().zip(&results) {
+            let Some(expected) = fixture.output(&case, output) else { continue };
+            assert_eq!(found.shape(), expected.shape, "{} {case} {output}", fixture.name);
+            let found = found.as_f32().expect("floats");
+            let largest = found.iter().zip(&expected.f32).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            eprintln!("{} {case} {output}: largest difference {largest:.1e}", fixture.name);
+            // Rows of padding hold nothing that means anything.
+            if !case.contains("left_padded") {
+                assert!(largest <= 2e-4, "{} {case} {output}: largest difference {largest:.1e}", fixture.name);
+            }
+        }
+    }
+}
+
+/// Exports that have floats for weights.
+pub(crate) const FLOATS: &[&str] =
+    &["llama3-onnx_torch_opset18_extdata", "llama3-onnx_torch_opset23_sdpa", "llama3-onnx_optimum", "llama4-onnx_torch_opset18"];
+
+#[test]
+fn imported_graphs_compute_what_onnx_runtime_computes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    FLOATS.iter().for_each(|name| check(&onnx::one(folder.path(), name)));
+}
+
+#[test]
+fn graphs_outside_the_repository_compute_what_onnx_runtime_computes() {
+    onnx::more().iter().filter(|f| FLOATS.contains(&f.name.as_str())).for_each(check);
+}

@@ -1,0 +1,5 @@
+//! ONNX models: what is imported computes what ONNX Runtime computes, and what is raised and compiled does, too.
+
+mod compiled;
+mod imported;
+mod same_module;
