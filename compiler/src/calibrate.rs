@@ -51,6 +51,17 @@ impl Source for Calibrated<'_> {
     fn part(&self, name: &str, row: usize, columns: usize, start: usize, out: &mut [f32]) -> std::result::Result<(), String> {
         self.checkpoint.part(name, row, columns, start, out)
     }
+    fn patch(
+        &self,
+        name: &str,
+        row: usize,
+        columns: usize,
+        start: usize,
+        width: usize,
+        out: &mut [f32],
+    ) -> std::result::Result<(), String> {
+        self.checkpoint.patch(name, row, columns, start, width, out)
+    }
     fn moments(&self, name: &str) -> Option<Arc<Moments>> {
         self.moments.get(name).cloned()
     }

@@ -3,23 +3,26 @@
 use crate::auto::{self, Auto, Budget, Chosen};
 use crate::calibrate::{self, Calibrated, Text};
 use crate::check;
+use crate::check_passes;
 use crate::codegen::{self, Code};
 use crate::diag::{Diag, Result, Warning};
 use crate::frontend::safetensors::Checkpoint;
 use crate::frontend::{self, Model};
 use crate::lower::{self, Limits, Program};
 use crate::pack::{self, unwritable};
+use crate::report;
 use crate::target::Target;
 use llamac_ir::dtype::DType;
 use llamac_ir::module::Module;
 use llamac_ir::recipe::Source;
+use llamac_passes::check::Checked;
 use llamac_passes::pipeline::{self, PRECISIONS, Precision, Report};
 use llamac_passes::variants::{self, Formats};
 use llamac_runtime::abi::ABI_VERSION;
 use llamac_runtime::artifact::check::CheckVectors;
 use llamac_runtime::artifact::meta::{Meta, ModelMeta, TargetMeta};
 use llamac_runtime::artifact::{ArtifactWriter, SectionKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What to compile for. `None` means: as the model suggests.
@@ -37,6 +40,12 @@ pub struct CompileOptions {
     pub max_step: usize,
     /// Whether the reference evaluator computes check vectors.
     pub check: bool,
+    /// Whether every pass is checked against the reference evaluator; a compile whose passes are not right fails.
+    pub check_passes: bool,
+    /// Values whose history the report shall have: `llamac_passes::pipeline::Options::why`.
+    pub why: Option<String>,
+    /// Where to write a page about the compile.
+    pub report: Option<PathBuf>,
     /// What quantizing is calibrated on; `None`: weights are rounded as they are.
     pub calibrate: Option<Text>,
     /// For `--quant auto`: what the choice of formats keeps to.
@@ -54,6 +63,9 @@ impl Default for CompileOptions {
             max_batch: 8,
             max_step: 512,
             check: true,
+            check_passes: false,
+            why: None,
+            report: None,
             calibrate: None,
             budget: None,
             chosen: None,
@@ -84,8 +96,10 @@ impl Progress for Silent {
 /// A model after every step that needs no weights.
 #[derive(Debug)]
 pub struct Planned {
-    /// The module as the front end wrote it.
+    /// The module as the front end wrote it, layers with different formats in functions of their own.
     pub imported: Module,
+    /// How the passes ran.
+    pub passes: pipeline::Options,
     /// The module with formats chosen and nothing fused: what the reference evaluator runs.
     pub quantized: Module,
     /// The module after the passes.
@@ -113,6 +127,8 @@ pub struct Summary {
     pub code_bytes: usize,
     /// Everything worth telling the user.
     pub warnings: Vec<Warning>,
+    /// What the check of the passes found, if it was asked for.
+    pub checked: Option<Checked>,
     /// What `--quant auto` chose.
     pub auto: Option<Auto>,
     /// Time of each step.
@@ -129,13 +145,14 @@ pub fn plan(model: &Model, options: &CompileOptions) -> Result<Planned> {
     let precision = precision(options, model, &mut warnings)?;
     let limits = limits(model, options, &mut warnings)?;
 
-    let imported = model.module(&limits)?;
+    let mut imported = model.module(&limits)?;
+    let formats = options.chosen.as_ref().map(|chosen| apply(chosen, &mut imported)).unwrap_or_default();
     let mut module = imported.clone();
-    let formats = options.chosen.as_ref().map(|chosen| apply(chosen, &mut module)).unwrap_or_default();
     let mut quantized = None;
-    let passes = pipeline::Options { precision, formats, machine: target.machine(), ..pipeline::Options::default() };
+    let passes =
+        pipeline::Options { why: options.why.clone(), formats, precision, machine: target.machine(), ..pipeline::Options::default() };
     let report = pipeline::run_observed(&mut module, &passes, &mut |pass, module| {
-        if pass == "choose-precision" {
+        if pass == pipeline::CHOOSE_PRECISION {
             quantized = Some(module.clone());
         }
     })
@@ -143,7 +160,7 @@ pub fn plan(model: &Model, options: &CompileOptions) -> Result<Planned> {
     let quantized = quantized.unwrap_or_else(|| imported.clone());
 
     let program = lower::lower(&module, &target, &limits).map_err(|e| ours("the module could not be lowered", &e))?;
-    Ok(Planned { imported, quantized, module, report, program, target, precision, warnings })
+    Ok(Planned { imported, passes, quantized, module, report, program, target, precision, warnings })
 }
 
 /// Compiles the model in `folder` into the artifact `out`, which appears under its name only when it is complete.
@@ -166,7 +183,17 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
     times.lap("optimise");
     let code = codegen::compile(&planned.program, &planned.target).map_err(|e| ours("no code could be made", &e))?;
     times.lap("code");
+    let checked = match (&model.checkpoint, options.check_passes) {
+        (Some(checkpoint), true) => Some(check_passes::check(&planned, checkpoint, model.parameters())?),
+        _ => None,
+    };
+    times.lap("check passes");
     let meta = planned.meta(&model, Some(&code));
+    if let Some(path) = &options.report {
+        let page = report::page(&planned, &meta);
+        std::fs::write(path, page)
+            .map_err(|e| Diag::io("cannot write the report", path.display(), &e).help("give another path with --report"))?;
+    }
     let vectors = match options.check {
         true => Some(check::vectors(&planned.quantized, source, model.parameters(), model.config.vocab, &meta.model.quant)?),
         false => None,
@@ -185,7 +212,7 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
     section.finish().map_err(|e| unwritable(&e))?;
     let file_bytes = writer.finish().map_err(|e| unwritable(&e))?;
     times.lap("weights");
-    Ok(Summary { meta, file_bytes, code_bytes: code.blob.len(), warnings: planned.warnings, times: times.laps, auto })
+    Ok(Summary { meta, file_bytes, code_bytes: code.blob.len(), warnings: planned.warnings, checked, auto, times: times.laps })
 }
 
 /// Runs the calibration text, and chooses formats if that is wanted.

@@ -1,8 +1,10 @@
 //! llamac: front ends, lowering, code generation, packing and the command line. What runs an artifact is `llamac-runtime`.
 
 pub mod auto;
+pub mod bare;
 pub mod calibrate;
 mod check;
+mod check_passes;
 pub mod cli;
 pub mod codegen;
 pub mod diag;
@@ -10,4 +12,5 @@ pub mod driver;
 pub mod frontend;
 pub mod lower;
 mod pack;
+pub mod report;
 pub mod target;

@@ -2,6 +2,7 @@
 //! Which kernels a target can use is in `codegen/kernels.rs`, how Cranelift is told about it in `codegen/isa.rs`.
 
 use llamac_passes::cost::Machine;
+use llamac_runtime::artifact::target::has_feature;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -177,7 +178,7 @@ impl Target {
     /// This machine: every feature of our list that it has.
     pub fn native() -> Result<Target, TargetError> {
         let arch = Arch::host().ok_or_else(|| TargetError::Host(std::env::consts::ARCH.to_owned()))?;
-        let features = arch.features().iter().filter(|f| host_has(f)).map(|f| (*f).to_owned()).collect();
+        let features = arch.features().iter().filter(|f| has_feature(f)).map(|f| (*f).to_owned()).collect();
         Target { name: "native".to_owned(), arch, features }.checked()
     }
 
@@ -206,7 +207,7 @@ impl Target {
     /// Features that this machine lacks; everything if it is of another architecture.
     pub fn missing_here(&self) -> Vec<String> {
         let same = Arch::host() == Some(self.arch);
-        self.features.iter().filter(|f| !same || !host_has(f)).cloned().collect()
+        self.features.iter().filter(|f| !same || !has_feature(f)).cloned().collect()
     }
 
     /// Figures for the cost model.
@@ -227,29 +228,6 @@ impl Target {
         let macs = Machine { f32_gmacs: f32_macs, bf16_gmacs: bf16_macs, i8_gmacs: i8_macs, ..Machine::default() };
         Machine { threads: 2, read_gbs: 57.0, cache_gbs: 150.0, barrier_ns: 70.0, ..macs }
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn host_has(feature: &str) -> bool {
-    macro_rules! detect {
-        ($($name:tt)*) => { match feature { $($name => std::arch::is_x86_feature_detected!($name),)* _ => false } };
-    }
-    detect!("sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "cmpxchg16b" "avx" "avx2" "bmi1" "bmi2" "f16c" "fma" "lzcnt" "movbe" "avxvnni"
-        "avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl" "avx512vnni" "avx512bf16" "avx512vbmi" "avx512fp16" "gfni")
-}
-
-#[cfg(target_arch = "aarch64")]
-fn host_has(feature: &str) -> bool {
-    macro_rules! detect {
-        ($($name:tt)*) => { match feature { $($name => std::arch::is_aarch64_feature_detected!($name),)* _ => false } };
-    }
-    detect!("neon" "lse" "dotprod" "i8mm" "bf16" "fp16" "sve" "sve2")
-}
-
-/// Elsewhere nothing can be asked on stable Rust, so only what every target needs is taken for granted.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn host_has(feature: &str) -> bool {
-    Arch::host().is_some_and(|a| a.required().contains(&feature))
 }
 
 #[cfg(test)]

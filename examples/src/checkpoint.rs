@@ -39,7 +39,7 @@ pub fn write(config: &Path, out: &Path, options: &Options) -> Result<u64, String
     let text = fs::read(config).map_err(|e| at(config, &e))?;
     let mut config: Value = serde_json::from_slice(&text).map_err(|e| at(config, &e))?;
     let tensors = shapes::tensors(&config)?;
-    let small = vocab::files(&config)?;
+    let small = vocab::files(config.get("text_config").unwrap_or(&config))?;
     config["torch_dtype"] = json!(options.dtype.torch());
 
     fs::create_dir_all(out).map_err(|e| at(out, &e))?;

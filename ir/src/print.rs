@@ -2,7 +2,7 @@
 //! Reading it back is in `parse`; a function whose values are numbered in order of definition (as the builder does) reads back equal.
 
 use crate::module::{Func, Inst, LayerRun, Module, Operand, ValueId};
-use crate::op::{Attr, AttrKind};
+use crate::op::{Attr, AttrKind, OpKind};
 use crate::recipe::Recipe;
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -55,13 +55,7 @@ pub fn inst(func: &Func, inst: &Inst) -> String {
     out += if inst.results.is_empty() { "" } else { " = " };
     out += inst.op.name();
     let mut parts: Vec<String> = inst.operands.iter().map(|o| operand(func, *o)).collect();
-    let table = inst.op.info().attrs;
-    for (i, attr) in inst.attrs.iter().enumerate() {
-        match table.get(i) {
-            Some((_, kind)) if is_default(*kind, attr) => {}
-            found => parts.push(format!("{}={}", found.map_or("?", |(n, _)| n), Value(attr))),
-        }
-    }
+    parts.extend(attributes(inst.op, &inst.attrs));
     if !parts.is_empty() {
         out += " ";
         out += &parts.join(", ");
@@ -71,6 +65,16 @@ pub fn inst(func: &Func, inst: &Inst) -> String {
         out += &format!(" [{}]", calls.join(", "));
     }
     out
+}
+
+/// Attributes as they are written, in the order of the op table, those with their default left out: `eps=1e-5`.
+pub fn attributes(op: OpKind, attrs: &[Attr]) -> Vec<String> {
+    let table = op.info().attrs;
+    let shown = |(i, attr): (usize, &Attr)| match table.get(i) {
+        Some((_, kind)) if is_default(*kind, attr) => None,
+        found => Some(format!("{}={}", found.map_or("?", |(n, _)| n), Value(attr))),
+    };
+    attrs.iter().enumerate().filter_map(shown).collect()
 }
 
 /// `@layer 0..16`: the number behind the dots is not called.

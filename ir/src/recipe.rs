@@ -60,6 +60,12 @@ pub trait Source: Sync {
         Ok(())
     }
 
+    /// Writes `width` elements from `start` on of the rows from `row` on, row after row, as many rows as `out` holds. Sources that look a name
+    /// up should do it once here.
+    fn patch(&self, name: &str, row: usize, columns: usize, start: usize, width: usize, out: &mut [f32]) -> Result<(), String> {
+        out.chunks_exact_mut(width.max(1)).zip(row..).try_for_each(|(out, row)| self.part(name, row, columns, start, out))
+    }
+
     /// What the rows of the tensor, or of the matrix that is made of it, are multiplied with, if it is known. Tensors that are multiplied
     /// with the same input give the same object.
     fn moments(&self, _name: &str) -> Option<Arc<Moments>> {

@@ -2,13 +2,14 @@
 
 use crate::context::{Context, Fired};
 use crate::cost::Machine;
-use crate::egraph::Rule;
+use crate::egraph::{Rule, chains};
 pub use crate::precision::{PRECISIONS, Precision};
 use crate::registry::{self, Kind, Pass};
 pub use crate::report::Report;
 use crate::report::{Cost, FuncReport, Lost};
 use crate::rewrite::{Rewritten, rewrite};
 use crate::variants::Formats;
+use crate::why::{Chains, Histories};
 use llamac_ir::module::Module;
 use llamac_ir::op::Stage;
 use llamac_ir::verify::{VerifyError, verify};
@@ -28,6 +29,8 @@ pub struct Options {
     pub passes: Option<Vec<String>>,
     /// Applications of rules allowed in all, to find a guilty one by bisection; `None`: any number.
     pub fuel: Option<usize>,
+    /// Values to explain, see [`crate::why`]; `None`: nothing is explained, which is faster. The result is the same.
+    pub why: Option<String>,
 }
 
 /// Why a run stopped. Always a bug of a pass, but for unknown names.
@@ -64,6 +67,13 @@ impl fmt::Display for PipelineError {
 
 impl std::error::Error for PipelineError {}
 
+/// Passes of the one e-graph.
+pub const REWRITES: &[&str] =
+    &["swap-gather-norm", "fold-norm", "merge-qkv", "merge-gate-up", "fuse-norm-linear", "fuse-swiglu", "fuse-residual"];
+
+/// The pass that says what is rounded.
+pub const CHOOSE_PRECISION: &str = "choose-precision";
+
 /// Optimises a module from [`Stage::Imported`] to [`Stage::Placed`].
 ///
 /// # Errors
@@ -85,14 +95,13 @@ pub fn run_observed(module: &mut Module, options: &Options, observer: &mut dyn F
     // From here on: canonical ops only, no two alike, nothing dead.
     run.reach(Stage::Canonical)?;
 
-    run.pass("choose-precision")?;
+    run.pass(CHOOSE_PRECISION)?;
     // From here on: every weight has its final element type, every product and cache says what it rounds.
     run.reach(Stage::Quantized)?;
 
     run.pass("fold-rope-permutation")?;
     run.pass("push-down-rows")?;
-    let fusing = ["fuse-norm-linear", "fuse-swiglu", "fuse-residual"];
-    run.rewrites(&[&["swap-gather-norm", "fold-norm", "merge-qkv", "merge-gate-up"][..], &fusing].concat())?;
+    run.rewrites(REWRITES)?;
     run.pass("batch-experts")?;
     run.pass("fuse-rope-kv-write")?;
     // From here on: fused ops.
@@ -131,6 +140,9 @@ struct Run<'a> {
     context: Context,
     before: BTreeMap<String, Cost>,
     rewritten: BTreeMap<String, Rewritten>,
+    histories: Option<Histories>,
+    /// Chains of rules of the rewrite that is under way, by function and value.
+    chains: Chains,
 }
 
 impl<'a> Run<'a> {
@@ -140,10 +152,11 @@ impl<'a> Run<'a> {
             return Err(PipelineError::Unknown(name.clone()));
         }
         verify(module, module.stage).map_err(|e| PipelineError::Input(texts(&e)))?;
-        let before = module.funcs.iter().map(|f| (f.name.clone(), options.machine.func_cost(f))).collect();
+        let before = costs(module, &options.machine);
         let mut context = Context::new(options.machine, options.precision, options.fuel);
         context.formats.clone_from(&options.formats);
-        Ok(Run { module, options, observer, context, before, rewritten: BTreeMap::new() })
+        let histories = options.why.as_ref().map(|pattern| Histories::new(pattern, module));
+        Ok(Run { module, options, observer, context, before, rewritten: BTreeMap::new(), histories, chains: BTreeMap::new() })
     }
 
     fn enabled(&self, name: &str) -> bool {
@@ -159,7 +172,12 @@ impl<'a> Run<'a> {
         match pass.kind {
             Kind::Rewrite(_) => self.rewrites(&[name]),
             Kind::Transform(run) => self.checked(name, pass.stage, |this| run(this.module, &mut this.context)),
+        }?;
+        // Rewrites are judged in the format that is compiled: a model stored in bf16 and compiled in f32 would look like a loss otherwise.
+        if name == CHOOSE_PRECISION {
+            self.before = costs(self.module, &self.options.machine);
         }
+        Ok(())
     }
 
     /// Runs the rules of several passes in one saturation of each function.
@@ -171,6 +189,9 @@ impl<'a> Run<'a> {
         self.checked(name, stage, |this| {
             for func in &mut this.module.funcs {
                 let rewritten = rewrite(func, &rules, &mut this.context)?;
+                if this.histories.as_ref().is_some_and(|h| h.follows(&func.name)) {
+                    this.chains.insert(func.name.clone(), chains(func, &rewritten.func, &rules, &this.context));
+                }
                 func.clone_from(&rewritten.func);
                 this.rewritten.insert(func.name.clone(), rewritten);
             }
@@ -181,10 +202,14 @@ impl<'a> Run<'a> {
     /// Does `what`, raises the stage, verifies, and tells the observer.
     fn checked(&mut self, pass: &str, stage: Stage, what: impl FnOnce(&mut Self) -> Result<(), String>) -> Result<(), PipelineError> {
         let before = self.context.fired.clone();
+        let given = self.histories.is_some().then(|| self.module.clone());
         let done = what(self);
         self.module.stage = self.module.stage.max(stage);
         let verified = done.map_err(|e| vec![e]).and_then(|()| verify(self.module, self.module.stage).map_err(|e| texts(&e)));
         verified.map_err(|errors| PipelineError::Broken { pass: pass.to_owned(), rules: news(&before, &self.context.fired), errors })?;
+        if let (Some(histories), Some(given)) = (&mut self.histories, given) {
+            histories.step(pass, &given, self.module, &std::mem::take(&mut self.chains));
+        }
         (self.observer)(pass, self.module);
         Ok(())
     }
@@ -217,8 +242,12 @@ impl<'a> Run<'a> {
                 lost,
             }
         });
-        Report { funcs: funcs.collect() }
+        Report { funcs: funcs.collect(), why: self.histories.take().map(Histories::finish).unwrap_or_default() }
     }
+}
+
+fn costs(module: &Module, machine: &Machine) -> BTreeMap<String, Cost> {
+    module.funcs.iter().map(|f| (f.name.clone(), machine.func_cost(f))).collect()
 }
 
 fn texts(errors: &[VerifyError]) -> Vec<String> {

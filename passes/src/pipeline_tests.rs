@@ -1,10 +1,10 @@
 //! Tests of the whole pipeline on Llama-shaped modules.
 
 use super::*;
+use crate::check::{Seeded, bound};
 use crate::registry::Exactness;
 use crate::testing::llama::Llama;
-use crate::testing::random::Random;
-use crate::testing::{close, steps};
+use crate::testing::{near, steps};
 use llamac_ir::dtype::DType;
 
 fn optimised(llama: Llama, precision: Precision) -> (Module, Report) {
@@ -33,8 +33,8 @@ fn one_b(layers: usize) -> Llama {
 fn f32_logits_do_not_change() {
     for llama in family() {
         let (before, (after, _)) = (llama.module(), optimised(llama, Precision::F32));
-        let source = Random::new(&before);
-        close(&steps(&before, &source), &steps(&after, &source), Exactness::Reassociated, &format!("{llama:?}"));
+        let source = Seeded::new(&before, 0);
+        near(&steps(&before, &source), &steps(&after, &source), bound(Exactness::Reassociated, &after), &format!("{llama:?}"));
     }
 }
 
@@ -45,10 +45,10 @@ fn bf16_logits_are_those_of_the_rounded_module() {
         let mut rounded = llama.module();
         run_named(&mut rounded, &["choose-precision"], &options, &mut |_, _| {}).unwrap();
         let (after, _) = optimised(llama, Precision::BF16);
-        let source = Random::new(&rounded);
+        let source = Seeded::new(&rounded, 0);
         let (exact, x, y) = (steps(&llama.module(), &source), steps(&rounded, &source), steps(&after, &source));
-        close(&exact, &x, Exactness::Approximate, "bf16 against f32");
-        close(&x, &y, Exactness::Approximate, "optimised bf16 against bf16");
+        near(&exact, &x, bound(Exactness::Approximate, &rounded), "bf16 against f32");
+        near(&x, &y, bound(Exactness::Reassociated, &after), "optimised bf16 against bf16");
         assert_ne!(exact, x, "nothing was rounded");
     }
 }
@@ -57,12 +57,12 @@ fn bf16_logits_are_those_of_the_rounded_module() {
 fn each_prefix_of_the_fuel_means_the_same() {
     let llama = Llama { tied: false, layers: 2, ..Llama::default() };
     let before = llama.module();
-    let source = Random::new(&before);
+    let source = Seeded::new(&before, 0);
     let expected = steps(&before, &source);
     let spent = |fuel: usize| {
         let mut module = before.clone();
         let report = run(&mut module, &Options { fuel: Some(fuel), ..Options::default() }).unwrap_or_else(|e| panic!("fuel {fuel}: {e}"));
-        close(&expected, &steps(&module, &source), Exactness::Reassociated, &format!("fuel {fuel}"));
+        near(&expected, &steps(&module, &source), bound(Exactness::Reassociated, &module), &format!("fuel {fuel}"));
         report.funcs.iter().flat_map(|f| f.fired.values()).sum::<usize>()
     };
     let all = spent(1000);

@@ -1,6 +1,7 @@
 //! What a run of the pipeline did, as plain data and as text. It is the same on every machine: no times, no addresses.
 
 use crate::context::Fired;
+use crate::why::Why;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -46,7 +47,7 @@ pub struct Lost {
 pub struct FuncReport {
     /// Its name, without `@`.
     pub name: String,
-    /// Before the passes; `None` if a pass made the function.
+    /// Before the passes, but in the formats of the result; `None` if a pass made the function.
     pub before: Option<Cost>,
     /// After the passes.
     pub after: Cost,
@@ -65,6 +66,8 @@ pub struct FuncReport {
 pub struct Report {
     /// Functions of the result, in its order.
     pub funcs: Vec<FuncReport>,
+    /// Histories of the values that were asked for.
+    pub why: Vec<Why>,
 }
 
 impl fmt::Display for Report {

@@ -2,7 +2,7 @@
 //! constants. No behaviour is here. Everything is append-only: a field never moves, `ABI_VERSION` rises when one is added.
 
 /// Version of every structure in this file. An artifact records the one it was compiled for.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Rows of a weight matrix are stored in blocks of this many: one 64-byte line is 16 rows x 4 bytes.
 pub const ROWS: usize = 16;
@@ -54,6 +54,8 @@ pub struct StepContext {
     pub rows: [RowSet; ROW_SETS],
     /// KV page pools, one per group of layers.
     pub kv: [KvGroup; KV_GROUPS],
+    /// What each thread's share of the running region has come to, `Work[threads]`. Since version 2.
+    pub work: *const Work,
 }
 
 /// One set of rows that regions iterate over.
@@ -127,6 +129,15 @@ pub struct Barrier {
     /// Raised by the last thread to arrive.
     pub generation: std::sync::atomic::AtomicU64,
     _gap1: [u64; 15],
+}
+
+/// How much of a thread's share of a region is taken, by itself or by threads that had finished theirs. Regions behind barriers of even
+/// and odd generation have a count each: a thread clears the one that the region running now does not use when it arrives at a barrier.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Units taken.
+    pub taken: [std::sync::atomic::AtomicU64; 2],
 }
 
 /// Byte offset of [`Barrier::generation`].

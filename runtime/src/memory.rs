@@ -17,7 +17,14 @@ pub enum LoadMode {
     Mmap,
     /// Copy into anonymous huge pages: pays back after some tokens where mapped files come in small pages.
     Huge,
+    /// Map, and copy only where the kernel maps the file in small pages.
+    Auto,
 }
+
+/// Below this, small pages cost nothing that anybody would notice.
+const AUTO_LEAST: usize = 64 << 20;
+/// Places at which a mapping is looked at to tell the size of its pages.
+const AUTO_LOOKS: usize = 16;
 
 /// A private mapping; unmapped when dropped.
 #[derive(Debug)]
@@ -74,6 +81,14 @@ impl Region {
     pub fn load(file: &File, offset: u64, bytes: usize, mode: LoadMode) -> io::Result<Region> {
         match mode {
             LoadMode::Mmap => Region::map_file(file, offset, bytes),
+            LoadMode::Auto => {
+                let mapped = Region::map_file(file, offset, bytes)?;
+                if bytes < AUTO_LEAST || mapped.comes_in_huge_pages() {
+                    return Ok(mapped);
+                }
+                // No memory for a copy: the mapping works too.
+                Region::load(file, offset, bytes, LoadMode::Huge).or(Ok(mapped))
+            }
             LoadMode::Huge => {
                 let mut region = Region::anonymous(bytes)?;
                 let n = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
@@ -93,6 +108,24 @@ impl Region {
                 Ok(region)
             }
         }
+    }
+
+    /// Whether most places of a mapped file that are touched here come in huge pages. Where the system does not say: yes.
+    fn comes_in_huge_pages(&self) -> bool {
+        let step = (self.bytes / AUTO_LOOKS).next_multiple_of(HUGE_PAGE);
+        let mut looks = 0;
+        // The last page may be short, so no kernel maps it whole.
+        for at in (0..self.bytes.saturating_sub(HUGE_PAGE)).step_by(step) {
+            // SAFETY: the place is in the mapping; a file that shrinks meanwhile is fatal for every user of a mapped artifact.
+            unsafe { self.base.as_ptr().add(at).read_volatile() };
+            looks += 1;
+        }
+        let Ok(smaps) = std::fs::read_to_string("/proc/self/smaps") else { return true };
+        let start = format!("{:x}-", self.base.as_ptr() as usize);
+        let own = smaps.lines().skip_while(|line| !line.starts_with(&start));
+        let huge = own.skip(1).find_map(|line| line.strip_prefix("FilePmdMapped:"));
+        let kilobytes = huge.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<usize>().ok());
+        kilobytes.is_none_or(|k| k * 1024 >= looks * HUGE_PAGE / 2)
     }
 
     /// Executable, never writable: the file's own pages, or a copy where the file may not be mapped executable.
@@ -231,12 +264,12 @@ mod tests {
     }
 
     #[test]
-    fn both_load_modes_show_the_same_bytes() {
+    fn all_load_modes_show_the_same_bytes() {
         let path = std::env::temp_dir().join(format!("llamac-memory-{}", std::process::id()));
         let data: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
         File::create(&path).and_then(|mut f| f.write_all(&data)).expect("write");
         let file = File::open(&path).expect("open");
-        for mode in [LoadMode::Mmap, LoadMode::Huge] {
+        for mode in [LoadMode::Mmap, LoadMode::Huge, LoadMode::Auto] {
             let region = Region::load(&file, 65536, data.len() - 65536, mode).expect("load");
             // SAFETY: the region is readable and nobody writes to the file.
             let got = unsafe { std::slice::from_raw_parts(region.as_ptr(), region.len()) };

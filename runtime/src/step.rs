@@ -1,7 +1,7 @@
 //! The engine: runs compiled steps over ragged batches. It owns what a step needs (code, weights, arena, cache, threads) and knows no
 //! text and no sampling.
 
-use crate::abi::{Barrier, Kernel, SCRATCH_BYTES, ScheduleEntry, StepContext, StepFn};
+use crate::abi::{Barrier, Kernel, SCRATCH_BYTES, ScheduleEntry, StepContext, StepFn, Work};
 use crate::artifact::{Artifact, ArtifactError};
 use crate::batch::{SeqInput, StepRows, chunks};
 use crate::kv::KvCache;
@@ -164,6 +164,7 @@ pub struct Engine {
     kernels: Vec<Kernel>,
     schedule: Vec<ScheduleEntry>,
     barrier: Box<Barrier>,
+    work: Vec<Work>,
     arena: Region,
     scratch: Region,
     kv: KvCache,
@@ -273,6 +274,7 @@ impl Engine {
             kernels,
             schedule,
             barrier: Box::default(),
+            work: std::iter::repeat_with(Work::default).take(threads).collect(),
             arena,
             scratch,
             taken: vec![false; kv.slots()],
@@ -422,6 +424,7 @@ impl Engine {
             tokens: self.rows.tokens.as_ptr(),
             rows: self.rows.row_sets(),
             kv: self.kv.step_groups(),
+            work: self.work.as_ptr(),
         };
         self.first_step.get_or_insert_with(Instant::now);
         // SAFETY: the step was compiled for this context: every pointer is valid for what the artifact's plan says (checked when it was

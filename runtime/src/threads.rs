@@ -228,6 +228,7 @@ mod tests {
             tokens: null(),
             rows: [rows(), rows()],
             kv: [kv(), kv()],
+            work: null(),
         }
     }
 

@@ -4,7 +4,9 @@ use crate::auto::Budget;
 use crate::calibrate::Text;
 use crate::diag::{Diag, Result};
 use crate::driver::CompileOptions;
+use clap::ValueEnum;
 use llamac_passes::pipeline::PRECISIONS;
+use llamac_runtime::memory::LoadMode;
 use std::path::PathBuf;
 
 /// What is compiled and for what: shared by `compile`, `plan`, `explain` and `run MODEL`.
@@ -92,6 +94,28 @@ pub(super) struct ArtifactArgs {
     /// Threads to run on [default: every core this process may use].
     #[arg(long, short = 't', value_name = "N")]
     pub(super) threads: Option<usize>,
+}
+
+/// [`LoadMode`] on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Load {
+    /// Map the file: ready at once.
+    Mmap,
+    /// Copy the weights into huge pages first: faster afterwards on some systems.
+    Huge,
+    /// Map, and copy only where the system maps the file in small pages.
+    Auto,
+}
+
+impl Load {
+    /// As the runtime takes it.
+    pub(super) fn mode(self) -> LoadMode {
+        match self {
+            Load::Mmap => LoadMode::Mmap,
+            Load::Huge => LoadMode::Huge,
+            Load::Auto => LoadMode::Auto,
+        }
+    }
 }
 
 impl BuildArgs {

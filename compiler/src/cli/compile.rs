@@ -4,6 +4,7 @@ use super::args::{BuildArgs, ChoiceArgs};
 use super::output::{self, Progress};
 use crate::diag::Result;
 use crate::driver::{self, Summary};
+use llamac_passes::check::{Checked, Row};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -29,6 +30,15 @@ pub(super) struct CompileArgs {
     /// Do not compute check vectors for `llamac verify`.
     #[arg(long)]
     no_check: bool,
+    /// Check every pass on this model: the reference evaluator runs the module before and after it and compares.
+    ///
+    /// The weights are the model's own, the prompt is fixed; the first and the last layer of each kind are evaluated, so that a large model takes
+    /// seconds to minutes and no more memory. A pass that differs by more than it promises ends the compile: nothing is written.
+    #[arg(long)]
+    check_passes: bool,
+    /// Write a page about the compile: graphs before and after, what fused, weights, buffers, rooflines. One HTML file that needs nothing else.
+    #[arg(long, value_name = "OUT.html")]
+    report: Option<PathBuf>,
     /// Say nothing but errors.
     #[arg(long, short)]
     quiet: bool,
@@ -62,7 +72,12 @@ impl driver::Progress for Bar {
 }
 
 pub(super) fn main(args: &CompileArgs) -> Result<()> {
-    let options = args.choice.add_to(driver::CompileOptions { check: !args.no_check, ..args.build.options() })?;
+    let options = args.choice.add_to(driver::CompileOptions {
+        check: !args.no_check,
+        check_passes: args.check_passes,
+        report: args.report.clone(),
+        ..args.build.options()
+    })?;
     let out = args.output.clone().unwrap_or_else(|| default_name(&args.model));
     let bar = Bar::new(args.quiet || args.json);
     let summary = driver::compile(&args.model, &out, &options, &bar);
@@ -70,7 +85,7 @@ pub(super) fn main(args: &CompileArgs) -> Result<()> {
     let summary = summary?;
     if !args.quiet {
         summary.warnings.iter().for_each(|w| eprintln!("{w}"));
-        report(&summary, &out, args.json);
+        report(&summary, &out, args.report.as_deref(), args.json);
     }
     Ok(())
 }
@@ -83,15 +98,19 @@ fn default_name(model: &Path) -> PathBuf {
     PathBuf::from(format!("{name}.llx"))
 }
 
-fn report(summary: &Summary, out: &Path, as_json: bool) {
+fn report(summary: &Summary, out: &Path, report_page: Option<&Path>, as_json: bool) {
     let seconds: f64 = summary.times.iter().map(|(_, t)| t.as_secs_f64()).sum();
     if as_json {
+        let passes = summary.checked.as_ref().map(passes_as_json);
         let times: serde_json::Map<_, _> = summary.times.iter().map(|(name, t)| ((*name).to_owned(), json!(t.as_secs_f64()))).collect();
         println!(
             "{}",
-            json!({ "artifact": out, "file_bytes": summary.file_bytes, "code_bytes": summary.code_bytes, "model": summary.meta.model, "plan": summary.meta.plan, "kernels": summary.meta.kernels, "seconds": seconds, "steps": times })
+            json!({ "artifact": out, "file_bytes": summary.file_bytes, "code_bytes": summary.code_bytes, "model": summary.meta.model, "plan": summary.meta.plan, "kernels": summary.meta.kernels, "seconds": seconds, "steps": times, "passes": passes })
         );
         return;
+    }
+    if let Some(checked) = &summary.checked {
+        println!("passes, checked on {} of {} calls of layers:\n{checked}", checked.calls.0, checked.calls.1);
     }
     let m = &summary.meta;
     println!(
@@ -104,12 +123,24 @@ fn report(summary: &Summary, out: &Path, as_json: bool) {
         m.target.arch,
         m.target.features.last().map_or("", String::as_str),
     );
-    let steps: Vec<String> = summary.times.iter().map(|(name, t)| format!("{name} {:.0} ms", t.as_secs_f64() * 1e3)).collect();
+    let took = summary.times.iter().filter(|(_, t)| t.as_millis() > 0);
+    let steps: Vec<String> = took.map(|(name, t)| format!("{name} {:.0} ms", t.as_secs_f64() * 1e3)).collect();
     println!("  {}", steps.join(", "));
+    if let Some(path) = report_page {
+        println!("  report: {}", path.display());
+    }
     if let Some(auto) = &summary.auto {
         print!("{auto}");
     }
     println!("  run it: llamac run {} -p \"Once upon a time\"", out.display());
+}
+
+fn passes_as_json(checked: &Checked) -> serde_json::Value {
+    let row = |r: &Row| {
+        let difference = r.difference.as_ref().map(|d| json!({ "relative": d.relative, "same_bits": d.same_bits, "what": d.what }));
+        json!({ "pass": r.pass, "promises": format!("{:?}", r.exactness).to_lowercase(), "bound": r.bound, "difference": difference })
+    };
+    checked.rows.iter().map(row).collect()
 }
 
 #[cfg(test)]

@@ -23,9 +23,18 @@ pub(super) struct ExplainArgs {
     /// Only this function of the module.
     #[arg(long, value_name = "NAME")]
     func: Option<String>,
-    /// Print the module before and after the passes.
-    #[arg(long)]
-    ir: bool,
+    /// Print the module, and nothing else: text that `llamac opt` reads.
+    ///
+    /// `before` is what the front end wrote, `quantized` has formats and nothing fused, `after` is what is lowered.
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "before",
+        value_parser = ["before", "quantized", "after"], conflicts_with_all = ["json", "step", "code"])]
+    ir: Option<String>,
+    /// Print the history of a value of the imported module: `%q`, or all results of an op: `linear`.
+    ///
+    /// Every pass and rule that changed it, each intermediate form, and the recipes of new weights. Forms that rewrites found are all equal, in the
+    /// order in which they were found; cost chose among them. `--ir` shows the names.
+    #[arg(long, value_name = "%VALUE|OP", conflicts_with_all = ["ir", "json", "step", "code"])]
+    why: Option<String>,
     /// Print the step program: buffers, regions, barriers.
     #[arg(long)]
     step: bool,
@@ -59,7 +68,7 @@ pub(super) fn main(args: &ExplainArgs) -> Result<()> {
     }
     let Some(path) = &args.model else { return Ok(()) };
     let model = frontend::load_config(path)?;
-    let mut options = args.choice.add_to(args.build.options())?;
+    let mut options = args.choice.add_to(driver::CompileOptions { why: args.why.clone(), ..args.build.options() })?;
     let auto = options.budget.map(|_| driver::choose(path, &options)).transpose()?;
     options.chosen = auto.as_ref().map(|a| a.chosen.clone());
     let planned = driver::plan(&model, &options)?;
@@ -67,6 +76,18 @@ pub(super) fn main(args: &ExplainArgs) -> Result<()> {
         println!("{auto}");
     }
     planned.warnings.iter().for_each(|w| eprintln!("{w}"));
+    if let Some(when) = &args.ir {
+        let module = match when.as_str() {
+            "after" => &planned.module,
+            "quantized" => &planned.quantized,
+            _ => &planned.imported,
+        };
+        print!("{module}");
+        return Ok(());
+    }
+    if let Some(pattern) = &args.why {
+        return print_why(pattern, &planned, args.func.as_deref());
+    }
     let report = chosen(&planned.report, args.func.as_deref())?;
     if args.json {
         println!(
@@ -80,9 +101,6 @@ pub(super) fn main(args: &ExplainArgs) -> Result<()> {
         model.name, planned.target.name
     );
     report.iter().for_each(|f| print!("{f}"));
-    if args.ir {
-        println!("\n// before\n{}\n// after\n{}", planned.imported, planned.module);
-    }
     if args.step {
         println!("\n{}", planned.program);
     }
@@ -92,6 +110,22 @@ pub(super) fn main(args: &ExplainArgs) -> Result<()> {
         println!("\n{} bytes of code; kernels: {}", code.blob.len(), code.kernels.join(", "));
         code.symbols.iter().for_each(|s| println!("  {:>7} {:>6}  {}", s.offset, s.bytes, s.name));
     }
+    Ok(())
+}
+
+fn print_why(pattern: &str, planned: &driver::Planned, func: Option<&str>) -> Result<()> {
+    let wanted = |name: &str| func.is_none_or(|f| f.trim_start_matches('@') == name);
+    let found: Vec<_> = planned.report.why.iter().filter(|w| wanted(&w.func)).collect();
+    if found.is_empty() {
+        let names = planned.imported.funcs.iter().filter(|f| wanted(&f.name));
+        let names: Vec<String> =
+            names.flat_map(|f| f.body.iter().flat_map(|i| &i.results).map(|v| format!("%{}", f.values[v.0 as usize].name))).collect();
+        return Err(Diag::new("option", "no value and no op of the model has that name")
+            .found(pattern)
+            .expected(names.join(", "))
+            .help("`llamac explain MODEL --ir` shows the module"));
+    }
+    found.iter().for_each(|why| println!("{why}"));
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use crate::diag::{Diag, Result};
 use llamac_ir::module::Module;
 use llamac_ir::parse::parse;
 use llamac_ir::verify::{listed, verify};
+use llamac_passes::check::{self, BisectError, Guilty, Inputs, Seeded};
 use llamac_passes::pipeline::{self, Options, PipelineError, Precision};
 use llamac_passes::registry::{self, PASSES};
 use std::io::Read;
@@ -12,7 +13,8 @@ use std::path::PathBuf;
 /// Run passes on a module in IR text (`.lir`) and print the result.
 ///
 /// Without --passes the whole pipeline runs. `llamac explain MODEL --ir` prints a module to start from, `llamac explain --passes` lists the
-/// passes. To find a guilty rule, bisect with --fuel: it allows the first N rule applications only.
+/// passes. To find a guilty rule, --bisect evaluates the module and looks for the first application that changes its meaning; --fuel N allows
+/// the first N applications only.
 #[derive(Debug, clap::Args)]
 pub(super) struct OptArgs {
     /// IR text; `-` reads standard input.
@@ -27,6 +29,14 @@ pub(super) struct OptArgs {
     /// Allow only the first N applications of rules.
     #[arg(long, value_name = "N")]
     fuel: Option<usize>,
+    /// Find the first application of a rule that changes what the module computes, on seeded weights.
+    ///
+    /// Exit code 1 if there is one: the rule, and the module with one application less and with it, are printed.
+    #[arg(long, conflicts_with_all = ["fuel", "print_after", "verify"])]
+    bisect: bool,
+    /// Seed of the weights for --bisect.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "bisect")]
+    seed: u64,
     /// What `choose-precision` chooses.
     #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = clap::builder::PossibleValuesParser::new(pipeline::PRECISIONS.iter().map(|p| p.name)))]
     quant: String,
@@ -56,6 +66,9 @@ pub(super) fn main(args: &OptArgs) -> Result<()> {
             println!("// after {pass}\n{module}");
         }
     };
+    if args.bisect {
+        return find_guilty(args, &module, &options);
+    }
     let done = match &args.passes {
         Some(names) => pipeline::run_named(&mut module, &names.iter().map(String::as_str).collect::<Vec<_>>(), &options, &mut observe),
         None => pipeline::run_observed(&mut module, &options, &mut observe),
@@ -66,6 +79,28 @@ pub(super) fn main(args: &OptArgs) -> Result<()> {
         eprint!("{report}");
     }
     Ok(())
+}
+
+/// Says which application of a rule is the first that is wrong.
+fn find_guilty(args: &OptArgs, module: &Module, options: &Options) -> Result<()> {
+    let names: Option<Vec<&str>> = args.passes.as_ref().map(|names| names.iter().map(String::as_str).collect());
+    let (source, inputs) = (Seeded::new(module, args.seed), Inputs::all(module));
+    let found = check::bisect(module, names.as_deref(), options, &source, &inputs).map_err(|e| match e {
+        BisectError::Pipeline(e) => bad_pass(&e),
+        other => Diag::new("bisect", "the module cannot be bisected").found(other).help("the module must run: see `llamac opt --verify`"),
+    })?;
+    let Some(Guilty { fuel, of, rule, before, after, how }) = found else {
+        println!("every rewrite keeps the meaning of the module (weights of seed {})", args.seed);
+        return Ok(());
+    };
+    println!("// with --fuel {}\n{before}", fuel - 1);
+    if let Some(after) = after {
+        println!("// with --fuel {fuel}\n{after}");
+    }
+    Err(Diag::new("bisect", format!("application {fuel} of {of} is wrong: {rule}"))
+        .place(args.file.display())
+        .found(how)
+        .help(format!("--fuel {} is the last that is right", fuel - 1)))
 }
 
 fn read(args: &OptArgs) -> Result<Module> {

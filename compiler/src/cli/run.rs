@@ -1,14 +1,12 @@
 //! `llamac run`: flags of a run and their way to the runtime, which does the work (`llamac_runtime::app`); and what every command that opens
 //! an artifact needs to tell its user.
 
-use super::args::BuildArgs;
+use super::args::{BuildArgs, Load};
 use super::compile::Bar;
 use crate::diag::{Diag, Result};
 use crate::driver;
-use clap::ValueEnum;
 use llamac_runtime::app::{self, Clock, Failure, RunOptions, SamplingFlags, Source};
 use llamac_runtime::artifact::{Artifact, ArtifactError};
-use llamac_runtime::memory::LoadMode;
 use llamac_runtime::session;
 use llamac_runtime::step::EngineError;
 use llamac_runtime::tokenizer::Tokenizer;
@@ -113,15 +111,6 @@ struct MachineArgs {
     quiet: bool,
 }
 
-/// [`LoadMode`] on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Load {
-    /// Map the file: ready at once.
-    Mmap,
-    /// Copy the weights into huge pages first: faster afterwards on some systems.
-    Huge,
-}
-
 impl RunArgs {
     fn options(&self) -> RunOptions {
         let stdin = self.stdin.as_ref().map(|_| Source::Stdin);
@@ -146,10 +135,7 @@ impl RunArgs {
             stop: self.stop.clone(),
             ignore_eos: self.ignore_eos,
             threads: self.machine.threads,
-            load: match self.machine.load {
-                Load::Mmap => LoadMode::Mmap,
-                Load::Huge => LoadMode::Huge,
-            },
+            load: self.machine.load.mode(),
             timings: self.machine.timings,
             quiet: self.machine.quiet,
         }
@@ -227,7 +213,7 @@ mod tests {
     #[test]
     fn flags_arrive_in_the_options() {
         let o = options(&["a.llx", "-p", "-x", "-n", "3", "--temp", "0", "--presence-penalty", "-1", "--load", "huge"]).expect("fine");
-        assert_eq!((o.source, o.max_tokens, o.load), (Some(Source::Text("-x".into())), Some(3), LoadMode::Huge));
+        assert_eq!((o.source, o.max_tokens, o.load), (Some(Source::Text("-x".into())), Some(3), llamac_runtime::memory::LoadMode::Huge));
         assert_eq!((o.sampling.temperature, o.sampling.presence_penalty), (Some(0.0), Some(-1.0)));
         assert_eq!(options(&["a.llx", "-"]).expect("fine").source, Some(Source::Stdin));
     }

@@ -5,11 +5,11 @@ use std::mem::offset_of;
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
-use cranelift_codegen::ir::{AtomicRmwOp, BlockArg, Function, InstBuilder, MemFlagsData, UserFuncName};
+use cranelift_codegen::ir::{AtomicRmwOp, BlockArg, Function, InstBuilder, MemFlagsData, UserFuncName, Value};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
-use llamac_runtime::abi::{BARRIER_GENERATION, StepContext};
+use llamac_runtime::abi::{BARRIER_GENERATION, StepContext, Work};
 
 use super::kernels::Kernels;
 use super::{CodegenError, frame, isa};
@@ -17,14 +17,21 @@ use super::{CodegenError, frame, isa};
 /// Polls before the first call of `yield_now`: a few microseconds, longer than any balanced region leaves a thread waiting.
 const SPINS: i64 = 2000;
 
-/// `barrier(ctx)`.
+/// Address of the count of a thread's [`Work`] at `work` that regions of a generation use.
+pub(super) fn taken(b: &mut FunctionBuilder<'_>, work: Value, generation: Value) -> Value {
+    let odd = b.ins().band_imm_u(generation, 1);
+    let offset = b.ins().ishl_imm_u(odd, 3);
+    b.ins().iadd(work, offset)
+}
+
+/// `barrier(ctx, thread)`.
 pub(super) fn function(kernels: &mut Kernels<'_>, isa: &OwnedTargetIsa) -> Result<Function, CodegenError> {
     let yield_now = kernels.simple("yield_now")?;
     let flags = MemFlagsData::trusted();
-    let mut func = Function::with_name_signature(UserFuncName::default(), isa::signature(1));
+    let mut func = Function::with_name_signature(UserFuncName::default(), isa::signature(2));
     let mut context = FunctionBuilderContext::new();
     let mut b = FunctionBuilder::new(&mut func, &mut context);
-    let [ctx] = frame::entry(&mut b);
+    let [ctx, thread] = frame::entry(&mut b);
     let kernel_signature = b.import_signature(isa::signature(1));
     let [enter, last, wait, poll, spin, rest, done] = std::array::from_fn(|_| b.create_block());
 
@@ -38,6 +45,14 @@ pub(super) fn function(kernels: &mut Kernels<'_>, isa: &OwnedTargetIsa) -> Resul
     // Read before arriving: afterwards it may be raised at any time.
     let before = b.ins().atomic_load(I64, flags, generation);
     let one = b.ins().iconst(I64, 1);
+    // The count of taken work that the next region will use; the last that used it ended before the barrier before this one.
+    let work = b.ins().load(I64, flags, ctx, offset_of!(StepContext, work) as i32);
+    let own = b.ins().imul_imm_s(thread, size_of::<Work>() as i64);
+    let own = b.ins().iadd(work, own);
+    let next = b.ins().iadd(before, one);
+    let slot = taken(&mut b, own, next);
+    let nothing = b.ins().iconst(I64, 0);
+    b.ins().atomic_store(flags, nothing, slot);
     let arrived = b.ins().atomic_rmw(I64, flags, AtomicRmwOp::Add, words, one);
     let arrived = b.ins().iadd(arrived, one);
     let is_last = b.ins().icmp(IntCC::Equal, arrived, threads);
@@ -46,8 +61,7 @@ pub(super) fn function(kernels: &mut Kernels<'_>, isa: &OwnedTargetIsa) -> Resul
     b.switch_to_block(last);
     let zero = b.ins().iconst(I64, 0);
     b.ins().atomic_store(flags, zero, words);
-    let raised = b.ins().iadd(before, one);
-    b.ins().atomic_store(flags, raised, generation);
+    b.ins().atomic_store(flags, next, generation);
     b.ins().jump(done, &[]);
 
     b.switch_to_block(wait);

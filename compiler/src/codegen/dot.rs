@@ -1,5 +1,4 @@
-//! Dot regions: each thread takes a contiguous range of weight blocks, goes through it panel by panel and through the rows tile by
-//! tile, lets a kernel fill a tile in its scratch and does the segment's work on it while it is in the L1 cache.
+//! Dot regions: each thread takes contiguous weight blocks, goes through them panel by panel and through the rows tile by tile, lets a kernel fill a tile in its scratch and does the segment's work on it while it is in the L1 cache.
 
 use std::mem::offset_of;
 
@@ -14,6 +13,10 @@ use crate::lower::program::{BufferId, Segment, View, WeightForm};
 
 /// Weight blocks per panel when there is one row: long sequential reads, and a result tile of 4 KB.
 const DECODE_BLOCKS: u64 = 64;
+/// Bytes of weights that a thread takes at a time when there is one row: read in some ten microseconds, so long may others wait for it.
+const DECODE_CHUNK: u64 = 256 << 10;
+/// Blocks that it takes at least: as many as kernels read side by side.
+const DECODE_LEAST: u64 = 4;
 
 /// How rows and blocks are tiled; values, because the number of rows is known only at run time.
 struct Tiling {
@@ -37,8 +40,6 @@ struct Dot<'s> {
     blocks: u64,
     /// Kernel arguments, the constant ones filled in.
     args: Value,
-    /// This thread's blocks.
-    range: (Value, Value),
 }
 
 /// Some rows of a dot region and the matrix that they are multiplied with.
@@ -51,10 +52,20 @@ struct Rows {
     n: Value,
 }
 
-pub(super) fn dot(e: &mut Emit<'_, '_>, weight: usize, x: View, segments: &[Segment]) -> Result<(), CodegenError> {
+/// With `shared`, threads that have finished take from the others' shares; only one region between two barriers may do so.
+pub(super) fn dot(e: &mut Emit<'_, '_>, weight: usize, x: View, segments: &[Segment], shared: bool) -> Result<(), CodegenError> {
     let dot = prepare(e, weight, x, segments)?;
     let rows = Rows { w: e.weight_address(weight), first: e.int(0), n: e.n_rows() };
-    dot.rows(e, &rows)
+    if !shared {
+        let range = dot.share(e);
+        return dot.rows(e, &rows, range);
+    }
+    let (units, lanes) = (e.int(dot.blocks / dot.lanes), dot.lanes);
+    let chunk = dot.chunk(e, rows.n)?;
+    e.take_chunks(units, chunk, |e, (low, high)| {
+        let range = (e.mul_int(low, lanes), e.mul_int(high, lanes));
+        dot.rows(e, &rows, range)
+    })
 }
 
 /// Expert by expert, over the rows between its first place and that of the next.
@@ -64,6 +75,7 @@ pub(super) fn expert_dot(e: &mut Emit<'_, '_>, weight: usize, list: BufferId, x:
     let (zero, one, experts) = (e.int(0), e.int(1), e.int(experts as u64));
     let (starts, w) = (e.row(list, zero), e.weight_address(weight));
     let expert_bytes = e.int(dot.blocks * dot.block_bytes);
+    let range = dot.share(e);
     e.for_each(zero, experts, one, |e, expert| {
         let at = e.element(starts, expert, 4);
         let (first, next) = (e.load_u32(at, 0), e.load_u32(at, 4));
@@ -73,7 +85,7 @@ pub(super) fn expert_dot(e: &mut Emit<'_, '_>, weight: usize, list: BufferId, x:
         e.b.switch_to_block(some);
         let offset = e.b.ins().imul(expert, expert_bytes);
         let rows = Rows { w: e.add(w, offset), first, n };
-        dot.rows(e, &rows)?;
+        dot.rows(e, &rows, range)?;
         e.b.ins().jump(after, &[]);
         e.b.switch_to_block(after);
         Ok(())
@@ -91,14 +103,28 @@ fn prepare<'s>(e: &mut Emit<'_, '_>, weight: usize, x: View, segments: &'s [Segm
     let (stride, length) = (e.int(e.buffer(x.buffer).stride()), e.int(k as u64));
     e.store(stride, args, offset_of!(DotArgs, x_stride));
     e.store(length, args, offset_of!(DotArgs, k));
-    let units = e.int(blocks / lanes);
-    let (low, high) = e.split(units);
-    let range = (e.mul_int(low, lanes), e.mul_int(high, lanes));
-    Ok(Dot { x, segments, lanes, format: format.name, block_bytes: format.block_bytes(k) as u64, blocks, args, range })
+    Ok(Dot { x, segments, lanes, format: format.name, block_bytes: format.block_bytes(k) as u64, blocks, args })
 }
 
 impl Dot<'_> {
-    fn rows(&self, e: &mut Emit<'_, '_>, rows: &Rows) -> Result<(), CodegenError> {
+    /// This thread's share of the blocks.
+    fn share(&self, e: &mut Emit<'_, '_>) -> (Value, Value) {
+        let units = e.int(self.blocks / self.lanes);
+        let (low, high) = e.split(units);
+        (e.mul_int(low, self.lanes), e.mul_int(high, self.lanes))
+    }
+
+    /// Units (blocks that stand together) that a thread takes at a time: a panel of all rows, or a few blocks of a single one.
+    fn chunk(&self, e: &mut Emit<'_, '_>, n_rows: Value) -> Result<Value, CodegenError> {
+        let panel = e.kernels.dot(self.format)?.many.blocks.next_multiple_of(self.lanes);
+        let decode = (DECODE_CHUNK / self.block_bytes).next_multiple_of(DECODE_LEAST).max(DECODE_LEAST).next_multiple_of(self.lanes);
+        let single = e.b.ins().icmp_imm_u(IntCC::Equal, n_rows, 1);
+        let (decode, panel) = (e.int(decode / self.lanes), e.int(panel / self.lanes));
+        Ok(e.b.ins().select(single, decode, panel))
+    }
+
+    /// Some rows by the blocks of a range.
+    fn rows(&self, e: &mut Emit<'_, '_>, rows: &Rows, range: (Value, Value)) -> Result<(), CodegenError> {
         let Dot { lanes, block_bytes, args, .. } = *self;
         let tiling = tiling(e, self.format, lanes, rows.n)?;
         let x_rows = e.row(self.x.buffer, rows.first);
@@ -109,7 +135,7 @@ impl Dot<'_> {
         e.store(tile_stride, args, offset_of!(DotArgs, out_stride));
         for segment in self.segments {
             let (first, end) = (e.int(segment.first as u64), e.int((segment.first + segment.blocks * segment.lanes) as u64));
-            let (low, high) = (e.max(self.range.0, first), e.min(self.range.1, end));
+            let (low, high) = (e.max(range.0, first), e.min(range.1, end));
             e.for_each(low, high, tiling.panel, |e, panel| {
                 let left = e.b.ins().isub(high, panel);
                 let width = e.min(tiling.panel, left);

@@ -94,7 +94,8 @@ pub fn compile(program: &Program, target: &Target) -> Result<Code, CodegenError>
         linker.add(&function.name, Symbol::Function(number), &step::function(function, number, &isa), &isa)?;
         for (i, region) in function.regions.iter().enumerate() {
             let name = format!("{}.{}", function.name, region.name);
-            let code = emit_region(program, number, region, &mut kernels, &isa)?;
+            let shared = may_share(&function.regions, i);
+            let code = emit_region(program, number, region, shared, &mut kernels, &isa)?;
             linker.add(&name, Symbol::Region(number, i), &code, &isa)?;
         }
     }
@@ -102,11 +103,19 @@ pub fn compile(program: &Program, target: &Target) -> Result<Code, CodegenError>
     Ok(Code { blob, entry: 0, kernels: kernels.into_names(), symbols })
 }
 
+/// Whether threads may take work from each other in a region: each thread has one count of what is taken between two barriers, and none
+/// before the function's first.
+fn may_share(regions: &[Region], i: usize) -> bool {
+    let since = regions[..=i].iter().rposition(|r| r.barrier);
+    since.is_some_and(|first| !regions[first..i].iter().any(|r| matches!(r.body, Body::Dot { .. })))
+}
+
 /// One region as a function of (context, thread, weights of the call, byte offset of the call's cache in a page).
 fn emit_region<'p>(
     program: &'p Program,
     function: usize,
     region: &'p Region,
+    shared: bool,
     kernels: &mut Kernels<'p>,
     isa: &OwnedTargetIsa,
 ) -> Result<cranelift_codegen::ir::Function, CodegenError> {
@@ -122,7 +131,7 @@ fn emit_region<'p>(
             Ok(())
         }
         Body::Quantize { x, out } => quantize::quantize(e, *x, *out),
-        Body::Dot { weight, x, segments } => dot::dot(e, *weight, *x, segments),
+        Body::Dot { weight, x, segments } => dot::dot(e, *weight, *x, segments, shared),
         Body::ExpertDot { weight, list, x, segments } => dot::expert_dot(e, *weight, *list, *x, segments),
         Body::Route { scores, experts, top_k, ids, gates } => experts::route(e, *scores, *experts, *top_k, *ids, *gates),
         Body::Group { ids, experts, top_k, list } => experts::group(e, *ids, *experts, *top_k, *list),

@@ -31,7 +31,7 @@ pub(super) fn step(program: &Program, isa: &OwnedTargetIsa) -> Function {
             Step::Layers { first, count } => layers(&mut b, program, first, count, [ctx, thread, weights]),
         }
     }
-    call(&mut b, Symbol::Barrier, &[ctx]);
+    call(&mut b, Symbol::Barrier, &[ctx, thread]);
     b.ins().return_(&[]);
     b.seal_all_blocks();
     b.finalize(isa.frontend_config());
@@ -96,10 +96,10 @@ pub(super) fn function(function: &program::Function, number: usize, isa: &OwnedT
     let mut context = FunctionBuilderContext::new();
     let mut b = FunctionBuilder::new(&mut func, &mut context);
     let params: [Value; 4] = frame::entry(&mut b);
-    let barrier = Symbol::Barrier.import(b.func, 1);
+    let barrier = Symbol::Barrier.import(b.func, 2);
     for (i, region) in function.regions.iter().enumerate() {
         if region.barrier {
-            b.ins().call(barrier, &[params[0]]);
+            b.ins().call(barrier, &params[..2]);
         }
         call(&mut b, Symbol::Region(number, i), &params);
     }

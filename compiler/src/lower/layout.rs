@@ -85,6 +85,11 @@ pub(super) fn layouts(func: &Func) -> Result<Vec<Layout>, LowerError> {
     for v in func.params.iter().copied().chain(results(func)) {
         set(&mut sets, v, Layout::Plain)?;
     }
+    // What is written without padding between heads, and what callees take without it.
+    let plain = func.body.iter().filter(|inst| matches!(inst.op, OpKind::Embed | OpKind::RopeAngles | OpKind::Layers));
+    for v in plain.flat_map(|inst| inst.operands.iter().filter_map(value).chain(inst.results.iter().copied())) {
+        set(&mut sets, v, Layout::Plain)?;
+    }
     for inst in &func.body {
         for v in per_head(inst) {
             let head = if inst.op == OpKind::RmsUnit { inst.int("group") } else { inst.int("head_dim") };
@@ -103,6 +108,10 @@ pub(super) fn layouts(func: &Func) -> Result<Vec<Layout>, LowerError> {
             }
         })
         .collect()
+}
+
+fn value(operand: &Operand) -> Option<ValueId> {
+    if let Operand::Value(v) = operand { Some(*v) } else { None }
 }
 
 /// Values of the instruction whose heads must start at multiples of the padding.

@@ -104,6 +104,11 @@ fn place_buffers(program: &mut Program) {
 }
 
 impl Program {
+    /// For each buffer the first and the last region in which it is in use, counted over the step with each kind of layer once; `None`: never.
+    pub fn lifetimes(&self) -> Vec<Option<(usize, usize)>> {
+        lifetimes(self)
+    }
+
     /// Buffers that have a place in the arena, by offset.
     pub fn live_buffers(&self) -> Vec<&Buffer> {
         let lives = lifetimes(self);

@@ -16,22 +16,28 @@ pub(super) fn packer(format: &WeightFormat) -> Option<Packer> {
 }
 
 fn pack_f32(panel: &[f32], k: usize, out: &mut [u8]) {
-    let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &panel[r * k..][..k]);
-    for (i, line) in out.as_chunks_mut::<{ ROWS * 4 }>().0.iter_mut().enumerate() {
-        for (x, row) in line.as_chunks_mut::<4>().0.iter_mut().zip(&rows) {
-            *x = row[i].to_le_bytes();
-        }
-    }
+    pack(panel, k, out, |[x]: [f32; 1]| x.to_bits());
 }
 
 fn pack_bf16(panel: &[f32], k: usize, out: &mut [u8]) {
-    let rows: [&[[f32; 2]]; ROWS] = std::array::from_fn(|r| panel[r * k..][..k].as_chunks::<2>().0);
-    for (i, line) in out.as_chunks_mut::<{ ROWS * 4 }>().0.iter_mut().enumerate() {
-        for (x, row) in line.as_chunks_mut::<4>().0.iter_mut().zip(&rows) {
-            // The values are bf16 already: the low half of each is zero.
-            let [low, high] = row[i].map(f32::to_bits);
-            debug_assert_eq!((low | high) & 0xffff, 0);
-            *x = (low >> 16 | high & 0xffff_0000).to_le_bytes();
+    pack(panel, k, out, |pair: [f32; 2]| {
+        // The values are bf16 already: the low half of each is zero.
+        let [low, high] = pair.map(f32::to_bits);
+        debug_assert_eq!((low | high) & 0xffff, 0);
+        low >> 16 | high & 0xffff_0000
+    });
+}
+
+/// Puts `word` of `N` values each into lines of sixteen rows. Rows stand some power of two apart, so that a line of each does not fit into the
+/// cache at once: some of a row is taken at a time, into few lines.
+fn pack<const N: usize>(panel: &[f32], k: usize, out: &mut [u8], word: impl Fn([f32; N]) -> u32) {
+    const LINES: usize = 16;
+    for (lines, first) in out.as_chunks_mut::<{ ROWS * 4 }>().0.chunks_mut(LINES).zip((0..).step_by(LINES * N)) {
+        for r in 0..ROWS {
+            let row = panel[r * k + first..][..lines.len() * N].as_chunks::<N>().0;
+            for (line, values) in lines.iter_mut().zip(row) {
+                line[4 * r..][..4].copy_from_slice(&word(*values).to_le_bytes());
+            }
         }
     }
 }

@@ -107,9 +107,32 @@ struct Room {
     row: Vec<f32>,
     /// Sixteen rows in the order of the packed columns.
     panel: Vec<f32>,
-    codes: Codes,
+    codes: Quantized,
     out: Vec<u8>,
 }
+
+/// Codes of rows of a quantized weight.
+#[derive(Default)]
+struct Quantized {
+    /// Rows as the recipe gives them.
+    rows: Vec<f32>,
+    /// Of one row.
+    one: Codes,
+    /// Made ahead: of the gate rows and of the up rows that a merged product alternates between.
+    ahead: [Ahead; 2],
+    /// Which of the two was asked last.
+    asked: usize,
+}
+
+/// Codes of rows `first ..`.
+#[derive(Default)]
+struct Ahead {
+    first: usize,
+    codes: Vec<Codes>,
+}
+
+/// Rows of a transposed tensor that are quantized together: two cache lines of every row of the tensor.
+const AHEAD: usize = 4 * ROWS;
 
 impl Job<'_> {
     fn block_bytes(&self) -> usize {
@@ -186,14 +209,40 @@ impl Job<'_> {
         let info = quant::quantized(format).ok_or_else(|| bad("no packer has this format"))?;
         let n = columns.plain().ok_or_else(|| bad("its columns are padded by heads, but quantized in groups"))?;
         let k = n.next_multiple_of(format.k_unit);
+        let together = self.prepared.transposes() && run(sources).is_some();
         for (lane, row) in sources.iter().enumerate() {
-            match *row {
-                Some(row) => self.prepared.codes(row, &mut room.row, &mut room.codes).map_err(|e| bad(&e))?,
-                None => room.codes = Codes::default(),
-            }
-            quant::pack_row(format, info, &mut room.codes, lane, k, &mut room.out[at..][..format.block_bytes(k)]);
+            let codes = match *row {
+                Some(row) if together => self.codes_ahead(row, &mut room.codes).map_err(|e| bad(&e))?,
+                Some(row) => {
+                    self.prepared.codes(row, &mut room.codes.rows, &mut room.codes.one).map_err(|e| bad(&e))?;
+                    &mut room.codes.one
+                }
+                None => {
+                    room.codes.one = Codes::default();
+                    &mut room.codes.one
+                }
+            };
+            quant::pack_row(format, info, codes, lane, k, &mut room.out[at..][..format.block_bytes(k)]);
         }
         Ok(())
+    }
+
+    /// The codes of row `row`; if they are not made yet, those of some rows behind it are made too.
+    fn codes_ahead<'r>(&self, row: usize, room: &'r mut Quantized) -> std::result::Result<&'r mut Codes, String> {
+        let has = |a: &Ahead| (a.first..a.first + a.codes.len()).contains(&row);
+        room.asked = match room.ahead.iter().position(has) {
+            Some(slot) => slot,
+            None => {
+                let slot = 1 - room.asked;
+                let ahead = &mut room.ahead[slot];
+                ahead.first = row;
+                ahead.codes.resize_with(AHEAD.min(self.prepared.rows() - row), Codes::default);
+                self.prepared.codes_band(row, &mut room.rows, &mut ahead.codes)?;
+                slot
+            }
+        };
+        let ahead = &mut room.ahead[room.asked];
+        Ok(&mut ahead.codes[row - ahead.first])
     }
 
     /// Packs sixteen rows into `room.out[at..]`; rows of padding are zero.
@@ -207,7 +256,10 @@ impl Job<'_> {
         at: usize,
     ) -> Result<()> {
         let k = columns.padded().next_multiple_of(format.k_unit);
-        room.panel.clear();
+        // What is not written below is padding; where nothing is padded, clearing would cost as much as reading.
+        if k != self.prepared.columns() || sources.contains(&None) {
+            room.panel.clear();
+        }
         room.panel.resize(ROWS * k, 0.0);
         // Neighbours are read together: a row of a transposed tensor by itself would cost all of it.
         room.row.resize(self.prepared.columns(), 0.0);

@@ -13,7 +13,7 @@ use std::time::Instant;
 /// Example: `random_checkpoint tests/fixtures/configs/llama-3.2-1b/config.json random-1b`, then `llamac compile random-1b`.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The config.json of a Llama 3 text model.
+    /// The config.json of a Llama 3 or Llama 4 model (of vision models of Llama 4, the text half is written).
     config: PathBuf,
     /// Directory to write.
     out: PathBuf,

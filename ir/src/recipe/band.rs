@@ -4,6 +4,9 @@
 use super::prepared::{Node, Prepared, before_permutation, part_of};
 use crate::eval::quant;
 
+/// Rows of the source that are gathered together: a cache line of elements of a transposed row.
+const TILE: usize = 16;
+
 impl Prepared<'_> {
     /// Writes rows `first .. first + count` as f32, row `i` at `out[i * stride ..]`. Costs about what it copies, also where the
     /// recipe transposes.
@@ -39,16 +42,22 @@ impl Prepared<'_> {
                 Ok(())
             }
             Node::Transposed(each, of) => {
-                let mut part = vec![0.0; count.min(of.columns)];
+                // Source rows are gathered in tiles: writing columns of single rows would touch a cache line for every element.
+                let mut tile = vec![0.0; TILE * count.min(of.columns)];
                 let mut done = 0;
                 while done < count {
                     let (matrix, column) = ((first + done) / of.columns, (first + done) % of.columns);
-                    let part = &mut part[..(count - done).min(of.columns - column)];
-                    for r in 0..*each {
-                        of.part(matrix * each + r, column, part)?;
-                        part.iter().enumerate().for_each(|(i, x)| out[(done + i) * stride + r] = *x);
+                    let width = (count - done).min(of.columns - column);
+                    for r in (0..*each).step_by(TILE) {
+                        let high = TILE.min(*each - r);
+                        let tile = &mut tile[..high * width];
+                        of.patch(matrix * each + r, column, width, tile)?;
+                        for i in 0..width {
+                            let to = &mut out[(done + i) * stride + r..][..high];
+                            to.iter_mut().zip(tile[i..].iter().step_by(width)).for_each(|(to, from)| *to = *from);
+                        }
                     }
-                    done += part.len();
+                    done += width;
                 }
                 Ok(())
             }
@@ -65,6 +74,57 @@ impl Prepared<'_> {
             Node::Source(..) | Node::Literal(_) | Node::After(_) | Node::PermutedRows(..) | Node::PermutedElements(..) => {
                 (0..count).try_for_each(|i| self.row(first + i, &mut out[i * stride..][..columns]))
             }
+        }
+    }
+
+    /// Writes the codes and scales of rows `first .. first + out.len()`, if the weight is of a quantized type; `room` is used for rows as f32.
+    /// Costs about what it copies and quantizes, also where the recipe transposes.
+    ///
+    /// # Errors
+    /// As [`Prepared::band`], or the weight is not of a quantized type.
+    pub fn codes_band(&self, first: usize, room: &mut Vec<f32>, out: &mut [quant::Codes]) -> Result<(), String> {
+        match &self.node {
+            Node::Round(dtype, of) => {
+                room.resize(out.len() * of.columns, 0.0);
+                of.band(first, out.len(), room, of.columns)?;
+                out.iter_mut().zip(room.chunks_exact(of.columns)).try_for_each(|(codes, row)| quant::quantize(*dtype, row, codes))
+            }
+            Node::RoundFor(dtype, of, feedback) => {
+                room.resize(out.len() * of.columns, 0.0);
+                of.band(first, out.len(), room, of.columns)?;
+                let mut rows = out.iter_mut().zip(room.chunks_exact_mut(of.columns)).zip(first..);
+                rows.try_for_each(|((codes, row), number)| quant::quantize_for(*dtype, row, self.expert(number, feedback), feedback, codes))
+            }
+            Node::Below(parts) => {
+                let mut done = 0;
+                while done < out.len() {
+                    let (start, part) = part_of(parts, first + done);
+                    let now = (out.len() - done).min(start + part.rows - first - done);
+                    part.codes_band(first + done - start, room, &mut out[done..done + now])?;
+                    done += now;
+                }
+                Ok(())
+            }
+            _ => out.iter_mut().zip(first..).try_for_each(|(codes, row)| self.codes(row, room, codes)),
+        }
+    }
+
+    /// Whether rows cost less when many are read together.
+    pub fn transposes(&self) -> bool {
+        match &self.node {
+            Node::Transposed(..) => true,
+            Node::Below(parts) => parts.iter().any(|(_, part)| part.transposes()),
+            Node::RoundFor(_, of, _) => of.transposes(),
+            Node::Round(_, of) | Node::PermutedRows(_, of) | Node::ScaledColumns(of, _) | Node::ScaledRows(of, _) => of.transposes(),
+            Node::Source(..) | Node::Literal(_) | Node::After(_) | Node::PermutedElements(..) => false,
+        }
+    }
+
+    /// Writes elements `start .. start + width` of the rows from `row` on, which must be there, row after row.
+    fn patch(&self, row: usize, start: usize, width: usize, out: &mut [f32]) -> Result<(), String> {
+        match &self.node {
+            Node::Source(source, name) => source.patch(name, row, self.columns, start, width, out),
+            _ => out.chunks_exact_mut(width).zip(row..).try_for_each(|(out, row)| self.part(row, start, out)),
         }
     }
 

@@ -4,6 +4,7 @@ use super::{Facts, Graph, Node};
 use egg::{EGraph, Id};
 use llamac_ir::module::{Func, Operand, ValueId};
 use llamac_ir::op::Effect;
+use std::collections::BTreeMap;
 
 /// A function as an e-graph.
 #[derive(Debug, Clone)]
@@ -14,6 +15,8 @@ pub struct Entered {
     pub skeleton: Vec<(usize, Vec<Id>)>,
     /// Classes of what the function returns.
     pub results: Vec<Id>,
+    /// Where each value of the function went in.
+    pub values: BTreeMap<ValueId, Id>,
 }
 
 impl Entered {
@@ -25,8 +28,17 @@ impl Entered {
 
 /// Puts the pure ops of a verified function into an e-graph. Equal ops become one.
 pub fn enter(func: &Func) -> Entered {
+    fill(func, EGraph::new)
+}
+
+/// As [`enter`], into an e-graph that can explain its equalities, which takes more time and memory.
+pub fn enter_explained(func: &Func) -> Entered {
+    fill(func, |facts| EGraph::new(facts).with_explanations_enabled())
+}
+
+fn fill(func: &Func, empty: impl FnOnce(Facts) -> EGraph<Node, Facts>) -> Entered {
     let facts = Facts { values: func.values.iter().map(|v| v.ty.clone()).collect(), weights: Vec::new(), names: Vec::new(), rule: "enter" };
-    let mut graph = Graph { egraph: EGraph::new(facts), anchors: Vec::new(), blocked: Default::default() };
+    let mut graph = Graph { egraph: empty(facts), anchors: Vec::new(), blocked: Default::default(), newest: Vec::new() };
     let weights: Vec<Id> = func.weights.iter().map(|w| graph.weight(&w.name, w.recipe.clone())).collect();
     let mut values: Vec<Option<Id>> = vec![None; func.values.len()];
     let define = |graph: &mut Graph, values: &mut Vec<Option<Id>>, v: ValueId, node: Node| {
@@ -63,5 +75,6 @@ pub fn enter(func: &Func) -> Entered {
     }
     let results = func.results.iter().map(|o| class(&values, o)).collect();
     graph.egraph.rebuild();
-    Entered { graph, skeleton, results }
+    let values = values.into_iter().enumerate().filter_map(|(i, class)| Some((ValueId(i as u32), class?))).collect();
+    Entered { graph, skeleton, results, values }
 }

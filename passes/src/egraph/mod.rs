@@ -1,13 +1,15 @@
 //! The e-graph over the pure part of a function: its nodes are ops of the table, values that come from elsewhere, and weights. `enter`
-//! fills it, `saturate` applies rules, `extract` chooses, `leave` makes a function again. Ordered ops never enter: they stay in a skeleton
+//! fills it, `saturate` applies rules, `extract` chooses, `leave` makes a function again, `explain` says which rules made two values equal. Ordered ops never enter: they stay in a skeleton
 //! whose operands are the roots.
 
 pub mod enter;
+mod explain;
 pub mod extract;
 pub mod leave;
 pub mod saturate;
 
-pub use enter::{Entered, enter};
+pub use enter::{Entered, enter, enter_explained};
+pub(crate) use explain::chains;
 pub use saturate::{Limits, Rule, Union};
 
 use egg::{Analysis, DidMerge, EGraph, Id, Language};
@@ -109,9 +111,28 @@ pub struct Graph {
     pub anchors: Vec<(OpKind, Vec<Id>)>,
     /// Rules that a guard kept from firing: `(rule, reason)`.
     pub blocked: std::collections::BTreeSet<(String, String)>,
+    /// Only with explanations: the newest form of each class that a rule changed.
+    newest: Vec<(Id, Id)>,
 }
 
 impl Graph {
+    /// Sets a class equal to a new form. Rules look at classes, so an explanation says that the new form came from the newest one before it.
+    fn unite(&mut self, class: Id, form: Id, rule: &'static str) {
+        if !self.egraph.are_explanations_enabled() {
+            self.egraph.union_trusted(class, form, rule);
+            return;
+        }
+        let from = self.newest_form(class);
+        self.egraph.union_trusted(from, form, rule);
+        self.newest.push((class, form));
+    }
+
+    /// The newest form of a class, if rules gave it any; else itself.
+    fn newest_form(&self, class: Id) -> Id {
+        let same = |id: Id| self.egraph.find(id) == self.egraph.find(class);
+        self.newest.iter().rev().find(|(c, _)| same(*c)).map_or(class, |(_, form)| *form)
+    }
+
     /// Adds a pure op.
     pub fn op(&mut self, op: OpKind, attrs: Vec<Attr>, children: Vec<Id>) -> Id {
         self.egraph.add(Node::Op(op, attrs, children))

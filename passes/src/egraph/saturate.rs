@@ -47,7 +47,7 @@ pub fn saturate(graph: &mut Graph, rules: &[Rule], limits: Limits, func: &str, c
         for rule in rules {
             graph.egraph.analysis.rule = rule.name;
             for group in (rule.propose)(graph) {
-                let ids: Vec<(Id, Id)> = group.iter().map(|(class, node)| (*class, graph.egraph.add(node.clone()))).collect();
+                let ids: Vec<(Id, Id)> = group.iter().map(|(class, node)| (*class, graph.egraph.add_uncanonical(node.clone()))).collect();
                 let news = ids.iter().any(|(a, b)| graph.egraph.find(*a) != graph.egraph.find(*b));
                 if !news || !context.fire(func, rule.name) {
                     continue;
@@ -55,7 +55,7 @@ pub fn saturate(graph: &mut Graph, rules: &[Rule], limits: Limits, func: &str, c
                 changed = true;
                 *out.fired.entry(rule.name.to_owned()).or_default() += 1;
                 for (a, b) in ids {
-                    graph.egraph.union(a, b);
+                    graph.unite(a, b, rule.name);
                 }
                 added.extend(group.into_iter().map(|union| (rule.name, union)));
             }

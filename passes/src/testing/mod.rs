@@ -1,20 +1,19 @@
 //! What tests of passes share: one helper that runs a pass on IR text, verifies, evaluates both sides on seeded random data and compares.
-//! Random weights are in `random`, a whole Llama-shaped module is in `llama`.
+//! Seeded weights and comparing are in `check`, a whole Llama-shaped module is in `llama`.
 
 pub(crate) mod llama;
-pub(crate) mod random;
+pub(crate) mod wrong;
 
+use crate::check::{self, Inputs, Seeded, uniform};
 use crate::context::Fired;
 use crate::pipeline::{Options, run_named};
 use crate::registry::{self, Exactness};
 use crate::report::Report;
-use llamac_ir::eval::{Cache, Evaluator, Tensor, eval_func};
+use llamac_ir::eval::{Cache, Tensor, eval_func};
 use llamac_ir::module::{Func, Module};
-use llamac_ir::op::OpKind;
 use llamac_ir::parse::parse;
 use llamac_ir::types::Type;
 use llamac_ir::verify::{listed, verify};
-use random::{Random, uniform};
 
 const HEADER: &str = "module test stage=fused\ndim s = 1..64\ndim r = 1..64\n";
 const MAIN: &str = "func @main(%ids: i32[s], %pos: i32[s], %seq: i32[s], %want: i32[r]) {
@@ -70,57 +69,24 @@ pub(crate) fn fired(pass: &str, text: &str) -> Fired {
 
 /// Asserts that two modules mean the same, as exactly as said: each function that both have, and `main` over several steps.
 pub(crate) fn compare(before: &Module, after: &Module, exactness: Exactness) {
-    let source = Random::new(before);
+    let source = Seeded::new(before, 0);
+    let bound = check::bound(exactness, after);
     for old in before.funcs.iter().filter(|f| f.name != "main") {
         let Some(new) = after.func(&old.name) else { continue };
         let args: Vec<Tensor> = old.params.iter().map(|p| argument(&old.values[p.0 as usize].name, &old.values[p.0 as usize].ty)).collect();
         let run = |func: &Func| {
             let mut cache = Cache::default();
             let results = eval_func(func, &source, Some(0), &args, &mut cache).unwrap_or_else(|e| panic!("{e}"));
-            (results, cache)
+            check::Outputs::of_call(func, &results, &cache)
         };
-        let ((x, x_cache), (y, y_cache)) = (run(old), run(new));
-        close(&floats(&x), &floats(&y), exactness, &old.name);
-        let head = permuted_heads(old, new);
-        assert_eq!(x_cache.len(), y_cache.len(), "@{}: positions written", old.name);
-        for ((at, a), (bt, b)) in x_cache.iter().zip(y_cache.iter()) {
-            assert_eq!(at, bt);
-            close(&head.map_or(a.k.clone(), |d| permute(&a.k, d)), &b.k, exactness, &format!("@{}: keys", old.name));
-            close(&a.v, &b.v, exactness, &format!("@{}: values", old.name));
-        }
+        near(&run(old), &run(new), bound, &old.name);
     }
-    let (x, y) = (steps(before, &source), steps(after, &source));
-    close(&x, &y, exactness, "main");
+    near(&steps(before, &source), &steps(after, &source), bound, "main");
 }
 
-/// Results of `main` over a prefill of two sequences and two steps of decoding.
-pub(crate) fn steps(module: &Module, source: &Random) -> Vec<f32> {
-    let mut evaluator = Evaluator::new(module, source);
-    let steps: [[&[i32]; 4]; 3] = [
-        [&[1, 3, 2, 0, 3], &[0, 1, 2, 0, 1], &[0, 0, 0, 1, 1], &[2, 4]],
-        [&[2, 1], &[3, 2], &[0, 1], &[1, 0]],
-        [&[3, 3, 1], &[4, 3, 4], &[0, 1, 1], &[2]],
-    ];
-    let mut out = Vec::new();
-    for [ids, pos, seq, want] in steps {
-        let ints = |v: &[i32]| Tensor::i32(&[v.len()], v.to_vec());
-        let inputs = [("ids", ints(ids)), ("pos", ints(pos)), ("seq", ints(seq)), ("want", ints(want))];
-        let results = evaluator.run(&inputs).unwrap_or_else(|e| panic!("{e}\n{module}"));
-        out.extend(floats(&results));
-    }
-    out
-}
-
-/// If rotations went from half-split to interleaved: the size of a head.
-fn permuted_heads(old: &Func, new: &Func) -> Option<usize> {
-    let half = |f: &Func| f.body.iter().any(|i| i.op == OpKind::Rope && i.word("layout") == "half");
-    let write = old.body.iter().find(|i| i.op == OpKind::KvWrite);
-    if half(old) && !half(new) { write.map(|i| i.int("head_dim")) } else { None }
-}
-
-fn permute(row: &[f32], head: usize) -> Vec<f32> {
-    let half = head / 2;
-    row.chunks(head).flat_map(|h| (0..half).flat_map(|i| [h[i], h[i + half]]).collect::<Vec<_>>()).collect()
+/// What `main` gives over a prefill of two sequences and two steps of decoding.
+pub(crate) fn steps(module: &Module, source: &Seeded) -> check::Outputs {
+    check::outputs(module, source, &Inputs::all(module)).unwrap_or_else(|e| panic!("{e}\n{module}"))
 }
 
 /// A random argument for a parameter: 5 tokens of two sequences, 2 wanted rows.
@@ -133,26 +99,14 @@ fn argument(name: &str, ty: &Type) -> Tensor {
         _ => {
             let shape: Vec<usize> = ty.shape.iter().map(|d| d.eval(&|s| Some(if s == "r" { 2 } else { 5 })).unwrap()).collect();
             let count = shape.iter().product();
-            Tensor::f32(&shape, (0..count).map(|i| 2.0 * uniform(name, 0, i)).collect())
+            let seed = name.bytes().fold(1, |h, b| h * 31 + u64::from(b));
+            Tensor::f32(&shape, (0..count).map(|i| 2.0 * uniform(seed, i)).collect())
         }
     }
 }
 
-fn floats(tensors: &[Tensor]) -> Vec<f32> {
-    tensors.iter().flat_map(|t| t.as_f32().unwrap().to_vec()).collect()
-}
-
-/// Asserts that numbers are equal, or as near as the class allows.
-pub(crate) fn close(x: &[f32], y: &[f32], exactness: Exactness, what: &str) {
-    assert_eq!(x.len(), y.len(), "{what}: count");
-    let rms = |v: &mut dyn Iterator<Item = f32>| (v.map(|x| f64::from(x).powi(2)).sum::<f64>() / x.len().max(1) as f64).sqrt();
-    let scale = rms(&mut x.iter().copied());
-    let error = rms(&mut x.iter().zip(y).map(|(a, b)| a - b));
-    let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    match exactness {
-        Exactness::Exact => assert_eq!(bits(x), bits(y), "{what}: not the same bits; rms {error:.2e} of {scale:.2e}"),
-        Exactness::Reassociated => assert!(error <= 1e-6 * scale, "{what}: rms {error:.2e} of {scale:.2e}"),
-        // Weights in 4 bits are 8 % off.
-        Exactness::Approximate => assert!(error <= 1e-1 * scale, "{what}: rms {error:.2e} of {scale:.2e}"),
-    }
+/// Asserts that two sides are as near as `bound` allows; 0: the same bits.
+pub(crate) fn near(x: &check::Outputs, y: &check::Outputs, bound: f64, what: &str) {
+    let found = check::difference(x, y);
+    assert!(found.within(bound), "{what}: {found}, at most {bound:.1e}");
 }

@@ -19,6 +19,7 @@ pub fn check_target(target: &TargetMeta) -> Result<(), ArtifactError> {
     if missing.is_empty() { Ok(()) } else { Err(wrong(missing)) }
 }
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! detect {
     ($is:ident, $asked:expr, [$($name:tt)*]) => {
         match $asked {
@@ -44,8 +45,27 @@ pub fn has_feature(name: &str) -> bool {
     detect!(is_aarch64_feature_detected, name, ["neon" "fp16" "dotprod" "i8mm" "bf16" "sve" "sve2" "lse" "fhm"])
 }
 
-/// Whether this CPU has a feature: on other architectures none is asked for beyond the base.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+/// Whether this CPU and operating system have a feature, by its name in Rust's `target_feature`. Stable Rust cannot ask here, but the
+/// kernel tells every program of the single-letter extensions (`AT_HWCAP`, one bit per letter). Longer and unknown names: no.
+#[cfg(target_arch = "riscv64")]
+pub fn has_feature(name: &str) -> bool {
+    static LETTERS: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    let letters = *LETTERS.get_or_init(|| hwcap(&std::fs::read("/proc/self/auxv").unwrap_or_default()));
+    match name.as_bytes() {
+        [letter @ b'a'..=b'z'] => letters >> (letter - b'a') & 1 == 1,
+        _ => false,
+    }
+}
+
+/// The value of `AT_HWCAP` (16) in an auxiliary vector: pairs of native 64-bit words, tag and value. 0 if it is not there.
+#[cfg(any(target_arch = "riscv64", test))]
+fn hwcap(auxv: &[u8]) -> u64 {
+    let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
+    auxv.chunks_exact(16).find(|pair| word(&pair[..8]) == 16).map_or(0, |pair| word(&pair[8..]))
+}
+
+/// Whether this CPU has a feature: nothing is known of other architectures.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
 pub fn has_feature(_name: &str) -> bool {
     false
 }
@@ -65,5 +85,26 @@ mod tests {
         let error = check_target(&target(ARCH, &["warp9"])).map_err(|e| e.to_string());
         assert_eq!(error, Err("the artifact needs CPU features that this machine lacks: warp9".to_owned()));
         assert!(check_target(&target(ARCH, &[])).is_ok());
+    }
+    #[test]
+    fn the_capability_word_is_found_in_the_auxiliary_vector() {
+        let words = |w: &[u64]| w.iter().flat_map(|w| w.to_ne_bytes()).collect::<Vec<u8>>();
+        assert_eq!(hwcap(&words(&[6, 4096, 16, 0b1001, 0, 0])), 0b1001);
+        assert_eq!(hwcap(&words(&[6, 16, 0, 0])), 0);
+        assert_eq!(hwcap(&[1, 2, 3]), 0);
+    }
+
+    /// The table of names above is complete: what the build itself takes for granted is found.
+    #[test]
+    fn features_that_this_program_was_built_with_are_here() {
+        let base: &[&str] = match ARCH {
+            "x86_64" => &["sse", "sse2"],
+            "aarch64" => &["neon"],
+            "riscv64" => &["m", "a", "f", "d", "c"],
+            _ => &[],
+        };
+        for feature in base {
+            assert!(has_feature(feature), "{feature}");
+        }
     }
 }

@@ -126,11 +126,11 @@ macro_rules! kernels {
 
 kernels! {
     /// One row.
-    dot_f32_one = dot::stream::<F32<Avx2>, 1, 1>;
+    dot_f32_one = dot::streams::<F32<Avx2>, 4>;
     /// Up to 6 rows.
     dot_f32_many = dot::rows::<F32<Avx2>, 1, 6>;
     /// One row.
-    dot_bf16_one = dot::stream::<Bf16<Avx2>, 1, 1>;
+    dot_bf16_one = dot::streams::<Bf16<Avx2>, 4>;
     /// Up to 5 rows.
     dot_bf16_many = dot::converted_rows::<Bf16<Avx2>, Bf16ByF32<Avx2>, 3, 5>;
     /// f32 pages.

@@ -20,14 +20,52 @@ pub(crate) struct Peak {
     pub(crate) read: Kernel,
 }
 
+/// A loop that does nothing but multiply and add integers.
+#[derive(Debug)]
+pub(crate) struct IntPeak {
+    isa: &'static Isa,
+    /// Bits of the weights: 4 or 8. Activations have 8.
+    bits: u32,
+    /// As [`Peak::run`].
+    pub(crate) run: Kernel,
+    /// Multiply-accumulates in a round.
+    pub(crate) macs_per_round: u64,
+}
+
+/// The fastest for weights of `bits` bits that a CPU with these features has.
+pub(crate) fn best_int(bits: u32, has_feature: impl Fn(&str) -> bool) -> Option<&'static IntPeak> {
+    INT_PEAKS.iter().rfind(|p| p.bits == bits && p.isa.features.iter().all(|f| has_feature(f)))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+static INT_PEAKS: &[IntPeak] = &[];
+#[cfg(target_arch = "x86_64")]
+static INT_PEAKS: &[IntPeak] = {
+    use super::quant::{avx2, avx512, avxvnni, peak};
+    use super::table::{AVX2F16C, AVX512VNNI, AVXVNNI};
+    &[
+        IntPeak { isa: &AVX2F16C, bits: 4, run: avx2::peak_four, macs_per_round: 4 * 64 },
+        IntPeak { isa: &AVX2F16C, bits: 8, run: avx2::peak_eight, macs_per_round: peak::EIGHT_ROWS * 64 },
+        IntPeak { isa: &AVXVNNI, bits: 4, run: avxvnni::peak, macs_per_round: 4 * 64 },
+        IntPeak { isa: &AVXVNNI, bits: 8, run: avxvnni::peak, macs_per_round: 4 * 64 },
+        IntPeak { isa: &AVX512VNNI, bits: 4, run: avx512::vnni_peak, macs_per_round: 12 * 64 },
+        IntPeak { isa: &AVX512VNNI, bits: 8, run: avx512::vnni_peak, macs_per_round: 12 * 64 },
+    ]
+};
+
 /// What to read.
 #[repr(C)]
 pub(crate) struct ReadArgs {
     /// First byte.
     pub(crate) at: *const u8,
-    /// Length, a multiple of 256.
+    /// Length, a multiple of `streams` times [`STREAM_BLOCK`].
     pub(crate) bytes: u64,
+    /// Blocks that are read side by side. Some CPUs read several streams faster than one.
+    pub(crate) streams: u64,
 }
+
+/// Bytes of a block that is read as one stream: about a block of rows of a weight matrix.
+pub(crate) const STREAM_BLOCK: usize = 64 << 10;
 
 /// The fastest that a CPU with these features has; `bf16`: products of bf16 too.
 pub(crate) fn best(bf16: bool, has_feature: impl Fn(&str) -> bool) -> &'static Peak {
@@ -77,7 +115,7 @@ unsafe extern "C" fn generic_read(args: *const u8) {
     std::hint::black_box(sums);
 }
 
-/// Four lines at a time.
+/// Four lines of each stream at a time.
 ///
 /// # Safety
 /// As for [`super::lanes::Lanes`], and the contract of [`Peak::read`].
@@ -87,9 +125,15 @@ pub(super) unsafe fn read<L: super::lanes::Lanes>(args: &ReadArgs) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [L::splat(0.0); 4];
-        for at in (0..args.bytes as usize).step_by(256) {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = L::max(*sum, L::load(args.at.add(at + i * 64).cast()));
+        let group = args.streams as usize * STREAM_BLOCK;
+        for group in (0..args.bytes as usize / group * group).step_by(group) {
+            for at in (0..STREAM_BLOCK).step_by(256) {
+                for stream in 0..args.streams as usize {
+                    let at = args.at.add(group + stream * STREAM_BLOCK + at);
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        *sum = L::max(*sum, L::load(at.add(i * 64).cast()));
+                    }
+                }
             }
         }
         let mut kept = [0.0; 16];

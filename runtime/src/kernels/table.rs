@@ -103,6 +103,8 @@ macro_rules! row {
 
 /// Any number of rows.
 const ANY: usize = usize::MAX;
+/// Rows of a kernel that unpacks weights for all of them.
+pub(super) const PANEL: usize = 36;
 /// Rows of an attention kernel.
 const TILE: usize = ATTENTION_TILE_ROWS;
 
@@ -158,15 +160,18 @@ pub static KERNELS: &[KernelRow] = &[
     row!(GENERIC, "dot", "q8", "dot_q8_i8_4x4_generic", 4, 4, quant::generic::dot_q8),
     row!(GENERIC, "dot", "q8g32", "dot_q8g32_i8_1x64_generic", 1, 64, quant::generic::dot_q8g32),
     row!(GENERIC, "dot", "q8g32", "dot_q8g32_i8_4x4_generic", 4, 4, quant::generic::dot_q8g32),
-    row!(AVX2F16C, "dot", "q4g32", "dot_q4g32_i8_1x64_avx2", 1, 64, quant::avx2::q4g32),
+    row!(AVX2F16C, "dot", "q4g32", "dot_q4g32_i8_1x64_avx2", 1, 64, quant::avx2::q4g32_one),
     row!(AVX2F16C, "dot", "q4g32", "dot_q4g32_i8_4x4_avx2", 4, 4, quant::avx2::q4g32),
-    row!(AVX2F16C, "dot", "q4g64", "dot_q4g64_i8_1x64_avx2", 1, 64, quant::avx2::q4g64),
+    row!(AVX2F16C, "dot", "q4g32", "dot_q4g32_i8_36x4_avx2", PANEL, 4, quant::avx2::q4g32_many),
+    row!(AVX2F16C, "dot", "q4g64", "dot_q4g64_i8_1x64_avx2", 1, 64, quant::avx2::q4g64_one),
     row!(AVX2F16C, "dot", "q4g64", "dot_q4g64_i8_4x4_avx2", 4, 4, quant::avx2::q4g64),
-    row!(AVX2F16C, "dot", "q4g128", "dot_q4g128_i8_1x64_avx2", 1, 64, quant::avx2::q4g128),
+    row!(AVX2F16C, "dot", "q4g64", "dot_q4g64_i8_36x4_avx2", PANEL, 4, quant::avx2::q4g64_many),
+    row!(AVX2F16C, "dot", "q4g128", "dot_q4g128_i8_1x64_avx2", 1, 64, quant::avx2::q4g128_one),
     row!(AVX2F16C, "dot", "q4g128", "dot_q4g128_i8_4x4_avx2", 4, 4, quant::avx2::q4g128),
-    row!(AVX2F16C, "dot", "q8", "dot_q8_i8_1x64_avx2", 1, 64, quant::avx2::q8),
+    row!(AVX2F16C, "dot", "q4g128", "dot_q4g128_i8_36x4_avx2", PANEL, 4, quant::avx2::q4g128_many),
+    row!(AVX2F16C, "dot", "q8", "dot_q8_i8_1x64_avx2", 1, 64, quant::avx2::q8_one),
     row!(AVX2F16C, "dot", "q8", "dot_q8_i8_4x4_avx2", 4, 4, quant::avx2::q8),
-    row!(AVX2F16C, "dot", "q8g32", "dot_q8g32_i8_1x64_avx2", 1, 64, quant::avx2::q8g32),
+    row!(AVX2F16C, "dot", "q8g32", "dot_q8g32_i8_1x64_avx2", 1, 64, quant::avx2::q8g32_one),
     row!(AVX2F16C, "dot", "q8g32", "dot_q8g32_i8_4x4_avx2", 4, 4, quant::avx2::q8g32),
     row!(AVXVNNI, "dot", "q4g32", "dot_q4g32_i8_1x64_avxvnni", 1, 64, quant::avxvnni::q4g32),
     row!(AVXVNNI, "dot", "q4g32", "dot_q4g32_i8_4x4_avxvnni", 4, 4, quant::avxvnni::q4g32),

@@ -30,10 +30,9 @@ struct Line {
 
 pub(super) fn main(artifact: &Artifact, threads: Option<usize>, as_json: bool) -> Result<()> {
     let threads = threads.unwrap_or_else(default_threads);
-    let peaks = (roof::macs(roof::Arithmetic::F32, threads), roof::macs(roof::Arithmetic::Bf16, threads));
     let mut lines = Vec::new();
     for row in KERNELS.iter().filter(|r| runs_here(r)) {
-        let peak = if row.isa.name.ends_with("bf16") { peaks.1 } else { peaks.0 };
+        let peak = roof::macs(roof::Arithmetic::of_format(row.format), threads);
         match row.op {
             "dot" => lines.extend(dots(row, artifact, threads, peak)),
             "attention" => lines.extend(attention(row, artifact, threads, peak)),

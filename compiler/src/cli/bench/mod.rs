@@ -1,15 +1,18 @@
 //! `llamac bench`: speed of an artifact on this machine, beside what the machine can do at best. Measuring is in `model` and `kernels`.
 
+mod compare;
 mod kernels;
 mod model;
 
-use super::args::ArtifactArgs;
+use super::args::{ArtifactArgs, Load};
 use super::output::table;
 use crate::diag::{Diag, Result};
 use llamac_runtime::artifact::{Artifact, OpenOptions};
+use llamac_runtime::batch::{SeqInput, Want};
 use llamac_runtime::step::{Engine, EngineOptions};
 use model::{Case, Figures};
 use serde_json::json;
+use std::time::Instant;
 
 /// Measure prefill and decode, and the roofs of this machine beside them.
 ///
@@ -29,7 +32,7 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "0,4096,32768")]
     depth: Vec<usize>,
     /// Sequences that decode side by side.
-    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,4,8")]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,4,8,16")]
     batch: Vec<usize>,
     /// Measurements of each case.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
@@ -37,9 +40,23 @@ pub(super) struct BenchArgs {
     /// Measure kernels alone instead: every row of the kernel table that this CPU can run, on the shapes of this model.
     #[arg(long)]
     kernels: bool,
+    /// How weights come into memory; the time that takes is printed.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Load::Mmap)]
+    load: Load,
+    /// Compare with an earlier run: a file that `--json` wrote. Compared are shares of the roof; a change within the spread is called none.
+    #[arg(long, value_name = "FILE")]
+    compare: Option<std::path::PathBuf>,
     /// Print as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// How long it took until steps could be run, and how long the first one took.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    load: Load,
+    ready_seconds: f64,
+    first_step_seconds: f64,
 }
 
 pub(super) fn main(args: &BenchArgs) -> Result<()> {
@@ -48,8 +65,15 @@ pub(super) fn main(args: &BenchArgs) -> Result<()> {
     if args.kernels {
         return kernels::main(&artifact, args.artifact.threads, args.json);
     }
-    let options = EngineOptions { threads: args.artifact.threads, ..EngineOptions::default() };
+    let earlier = args.compare.as_deref().map(compare::read).transpose()?;
+    let options = EngineOptions { threads: args.artifact.threads, load: args.load.mode(), ..EngineOptions::default() };
+    let clock = Instant::now();
     let mut engine = Engine::new(&artifact, &options).map_err(|e| super::run::engine_error(path, &e))?;
+    let ready_seconds = clock.elapsed().as_secs_f64();
+    let clock = Instant::now();
+    engine.step(&[SeqInput { slot: 0, tokens: &[0], logits: Want::Last }]).map_err(|e| super::run::engine_error(path, &e))?;
+    let start = Start { load: args.load, ready_seconds, first_step_seconds: clock.elapsed().as_secs_f64() };
+    engine.truncate(0, 0);
     let (cases, skipped) = cases(args, &engine);
     skipped.iter().for_each(|why| eprintln!("{why}"));
     if cases.is_empty() {
@@ -64,8 +88,12 @@ pub(super) fn main(args: &BenchArgs) -> Result<()> {
         .collect::<std::result::Result<_, _>>()
         .map_err(|e| super::run::engine_error(path, &e))?;
     match args.json {
-        true => println!("{}", to_json(&artifact, &engine, &roofs, &measured)),
-        false => print!("{}", to_text(&artifact, &engine, &roofs, &measured)),
+        true => println!("{}", to_json(&artifact, &engine, &start, &roofs, &measured)),
+        false => print!("{}", to_text(&artifact, &engine, &start, &roofs, &measured)),
+    }
+    if let Some(earlier) = earlier {
+        let text = compare::to_text(&earlier, &measured, roofs.flops);
+        if args.json { eprint!("{text}") } else { print!("\n{text}") }
     }
     Ok(())
 }
@@ -95,16 +123,20 @@ fn cases(args: &BenchArgs, engine: &Engine) -> (Vec<Case>, Vec<String>) {
     (cases, skipped)
 }
 
-fn to_text(artifact: &Artifact, engine: &Engine, roofs: &model::Roofs, measured: &[Figures]) -> String {
+fn to_text(artifact: &Artifact, engine: &Engine, start: &Start, roofs: &model::Roofs, measured: &[Figures]) -> String {
     let meta = artifact.meta();
     let mut text = format!(
-        "{}, {} weights, {} threads; this machine reads {:.1} GB/s and multiplies {:.0} GFLOP/s in {}\n\n",
+        "{}, {} weights, {} threads; this machine reads {:.1} GB/s and multiplies {:.0} GFLOP/s in {}\n\
+        weights by {:?}: ready in {:.1} ms, first step {:.1} ms\n\n",
         meta.model.name,
         meta.model.quant,
         engine.threads(),
         roofs.read / 1e9,
         roofs.flops / 1e9,
-        roofs.arithmetic
+        roofs.arithmetic,
+        start.load,
+        start.ready_seconds * 1e3,
+        start.first_step_seconds * 1e3
     );
     let head = ["case", "tok/s", "from", "to", "ms/step", "GB/s", "% of read", "GFLOP/s", "% of peak"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -125,7 +157,7 @@ fn to_text(artifact: &Artifact, engine: &Engine, roofs: &model::Roofs, measured:
     text
 }
 
-fn to_json(artifact: &Artifact, engine: &Engine, roofs: &model::Roofs, measured: &[Figures]) -> serde_json::Value {
+fn to_json(artifact: &Artifact, engine: &Engine, start: &Start, roofs: &model::Roofs, measured: &[Figures]) -> serde_json::Value {
     let cases: Vec<_> = measured
         .iter()
         .map(|f| {
@@ -138,7 +170,9 @@ fn to_json(artifact: &Artifact, engine: &Engine, roofs: &model::Roofs, measured:
         .collect();
     json!({
         "model": artifact.meta().model.name, "quant": artifact.meta().model.quant, "threads": engine.threads(),
-        "roofs": { "read_bytes_per_second": roofs.read, "flops": roofs.flops, "arithmetic": roofs.arithmetic }, "cases": cases,
+        "roofs": { "read_bytes_per_second": roofs.read, "flops": roofs.flops, "arithmetic": roofs.arithmetic },
+        "start": { "load": format!("{:?}", start.load), "ready_seconds": start.ready_seconds, "first_step_seconds": start.first_step_seconds },
+        "cases": cases,
     })
 }
 

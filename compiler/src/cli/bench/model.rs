@@ -35,7 +35,7 @@ pub(super) struct Figures {
 pub(super) struct Reading {
     /// Median of bytes that the steps must read, per second.
     pub(super) bytes_per_second: f64,
-    /// Median of the same as a share of the raw read just before.
+    /// Median of the same as a share of the raw reads just before and after.
     pub(super) share: f64,
 }
 
@@ -69,11 +69,11 @@ pub(super) struct Roofs {
 
 impl Roofs {
     pub(super) fn measure(engine: &Engine) -> Roofs {
-        let bf16 = engine.artifact().meta().kernels.iter().any(|k| k.contains("avx512bf16"));
-        let kind = if bf16 { roof::Arithmetic::Bf16 } else { roof::Arithmetic::F32 };
-        let threads = engine.threads();
-        let arithmetic = if bf16 { "bf16" } else { "f32" };
-        Roofs { read: raw_read(threads), flops: 2.0 * roof::macs(kind, threads), arithmetic }
+        // The format of most weights: in integer artifacts all but the head may have fewer bits than the head.
+        let has = |format: &str| engine.artifact().meta().kernels.iter().any(|k| k.starts_with(&format!("dot_{format}")));
+        let format = ["q4", "q8", "bf16"].into_iter().find(|f| has(f)).unwrap_or("f32");
+        let (kind, threads) = (roof::Arithmetic::of_format(format), engine.threads());
+        Roofs { read: raw_read(threads), flops: 2.0 * roof::macs(kind, threads), arithmetic: kind.name() }
     }
 }
 
@@ -89,13 +89,15 @@ pub(super) fn measure(engine: &mut Engine, case: &Case, reps: usize) -> Result<F
     let mut shares = Vec::with_capacity(reps);
     // The first run meets cold caches and untouched memory: it does not count.
     run(engine, case)?;
+    let mut before = raw_read(engine.threads());
     for _ in 0..reps {
-        let raw = raw_read(engine.threads());
         let start = Instant::now();
         run(engine, case)?;
         let time = start.elapsed().as_secs_f64();
         seconds.push(time);
-        shares.push(1.0 / time / raw);
+        let after = raw_read(engine.threads());
+        shares.push(2.0 / time / (before + after));
+        before = after;
     }
     for slot in 0..engine.kv().slots() {
         engine.truncate(slot, 0);

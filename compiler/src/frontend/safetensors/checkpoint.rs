@@ -178,6 +178,12 @@ impl Source for Checkpoint {
         let tensor = self.tensor(name).ok_or_else(|| format!("no tensor `{name}`"))?;
         tensor.part(row, start, out).map_err(|e| format!("tensor `{name}`: {e}"))
     }
+
+    fn patch(&self, name: &str, row: usize, _: usize, start: usize, width: usize, out: &mut [f32]) -> std::result::Result<(), String> {
+        let tensor = self.tensor(name).ok_or_else(|| format!("no tensor `{name}`"))?;
+        let mut rows = out.chunks_exact_mut(width.max(1)).zip(row..);
+        rows.try_for_each(|(out, row)| tensor.part(row, start, out)).map_err(|e| format!("tensor `{name}`: {e}"))
+    }
 }
 
 impl<'a> TensorRef<'a> {

@@ -61,7 +61,8 @@ Choice of tokens (default: what the model's own settings say):
 Machine:
   -t, --threads N           threads [default: one for each core]; the text does not depend on it
       --load HOW            mmap: map the file, ready at once [default];
-                            huge: copy the weights into huge pages first, faster afterwards on some systems
+                            huge: copy the weights into huge pages first, faster afterwards on some systems;
+                            auto: copy only where the file is mapped in small pages
       --timings             say how long the start took, and how near to the memory's limit decoding came
   -q, --quiet               print nothing but the text and errors
   -h, --help                this text
@@ -127,7 +128,8 @@ fn load(name: &str) -> Result<LoadMode, String> {
     match name {
         "mmap" => Ok(LoadMode::Mmap),
         "huge" => Ok(LoadMode::Huge),
-        _ => Err(format!("--load is `mmap` or `huge`, not `{name}`")),
+        "auto" => Ok(LoadMode::Auto),
+        _ => Err(format!("--load is `mmap`, `huge` or `auto`, not `{name}`")),
     }
 }
 

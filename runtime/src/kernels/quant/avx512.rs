@@ -3,6 +3,7 @@
 
 use super::dot::{ByRow, Eight, Four, by_4, by_12};
 use super::ints::Ints;
+use super::peak;
 use crate::kernels::avx512::Avx512;
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -187,6 +188,8 @@ kernels! { "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni":
     vnni_q8 = by_12::<Vnni512, ByRow>;
     /// int8 in groups of 32.
     vnni_q8g32 = by_12::<Vnni512, Eight>;
+    /// The roof.
+    vnni_peak = peak::four::<Vnni512, 12>;
 }
 
 kernels! { "avx2,fma,avx512f,avx512bw,avx512vl":

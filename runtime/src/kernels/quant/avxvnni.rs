@@ -3,6 +3,7 @@
 use super::avx2::{halves, in_order, line, scales, splat};
 use super::dot::{ByRow, Eight, Four, by_4};
 use super::ints::Ints;
+use super::peak;
 use crate::kernels::avx2::Avx2;
 use std::arch::x86_64::*;
 
@@ -114,4 +115,6 @@ kernels! {
     q8 = by_4::<Vnni256, ByRow>;
     /// int8 in groups of 32.
     q8g32 = by_4::<Vnni256, Eight>;
+    /// The roof.
+    peak = peak::four::<Vnni256, 4>;
 }

@@ -43,6 +43,11 @@ pub(super) trait Grouped {
     /// # Safety
     /// As for [`Ints`]: the group at `w`, its activations at `x` and their sums of 32 at `sums` are readable.
     unsafe fn sums<D: Ints, const M: usize>(w: *const u8, x: Rows, sums: Rows) -> [D::Wide; M];
+    /// The sums of a group of one row in each of `S` blocks, which stand `stride` bytes apart.
+    ///
+    /// # Safety
+    /// As for `sums`, in every block.
+    unsafe fn across<D: Ints, const S: usize>(w: *const u8, stride: usize, x: *const u8, sums: *const u8) -> [D::Wide; S];
 }
 
 /// int4 in groups of `G`.
@@ -78,6 +83,29 @@ impl<const G: usize> Grouped for Four<G> {
             total
         }
     }
+    #[inline(always)]
+    unsafe fn across<D: Ints, const S: usize>(w: *const u8, stride: usize, x: *const u8, sums: *const u8) -> [D::Wide; S] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut total = [D::zero(); S];
+            for part in 0..G / SUM_GROUP {
+                let offset = sums.add(4 * part).cast();
+                let mut narrow = [D::narrow_zero(); S];
+                for_rows!(S, s => { narrow[s] = D::open(total[s], offset); });
+                for line in 4 * part..4 * part + 4 {
+                    for_rows!(S, s => {
+                        let at = w.add(s * stride + line * 64);
+                        D::ahead(at);
+                        let (low, high) = D::halves(at);
+                        narrow[s] = D::add_four::<S>(narrow[s], low, x.add(8 * line));
+                        narrow[s] = D::add_four::<S>(narrow[s], high, x.add(8 * line + 4));
+                    });
+                }
+                for_rows!(S, s => { total[s] = D::close(total[s], offset, narrow[s]); });
+            }
+            total
+        }
+    }
 }
 
 /// int8 in groups of 32.
@@ -104,6 +132,21 @@ impl Grouped for Eight {
             }
             if M == 1 {
                 total[0] = D::add(total[0], odd);
+            }
+            total
+        }
+    }
+    #[inline(always)]
+    unsafe fn across<D: Ints, const S: usize>(w: *const u8, stride: usize, x: *const u8, sums: *const u8) -> [D::Wide; S] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut total = [D::eight_start(sums.cast::<i32>().read_unaligned().wrapping_mul(16)); S];
+            for line in 0..8 {
+                for_rows!(S, s => {
+                    let at = w.add(s * stride + line * 64);
+                    D::ahead(at);
+                    total[s] = D::add_eight::<S>(total[s], D::eight(at), x.add(4 * line));
+                });
             }
             total
         }
@@ -145,6 +188,54 @@ unsafe fn grouped<D: Ints, G: Grouped, const M: usize>(a: &DotArgs) {
             for_rows!(M, t => { D::L::store(out.byte_add(t * a.out_stride as usize), y[t]) });
         }
     }
+}
+
+/// One row of a format with scales in its units by `S` blocks at a time, unit by unit.
+///
+/// # Safety
+/// As for [`grouped`] with `M` 1.
+#[inline(always)]
+unsafe fn grouped_streams<D: Ints, G: Grouped, const S: usize>(a: &DotArgs) {
+    let unit_bytes = 2 * G::BYTES + 64;
+    let units = a.k as usize / (2 * G::COLUMNS);
+    let units_of_chunk = ACT_GROUP / (2 * G::COLUMNS);
+    let place = I8Row::new(a.k as usize);
+    let x = Rows::new(a.x, a.x_stride as usize);
+    let whole = a.blocks as usize / S * S;
+    for block in (0..whole).step_by(S) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut w = a.w.add(block * units * unit_bytes);
+            let mut y = [D::L::splat(0.0); S];
+            for first in (0..units).step_by(units_of_chunk) {
+                let mut part = [D::L::splat(0.0); S];
+                for unit in first..units.min(first + units_of_chunk) {
+                    let stride = units * unit_bytes;
+                    for half in 0..2 {
+                        let column = (2 * unit + half) * G::COLUMNS;
+                        let sums = x.add(place.sums + column / SUM_GROUP * 4);
+                        let sums = G::across::<D, S>(w.add(half * G::BYTES), stride, x.add(column).row(0), sums.row(0));
+                        for_rows!(S, s => {
+                            let scales = D::scales(w.add(s * stride + 2 * G::BYTES + half * 32));
+                            part[s] = D::L::mul_add(D::float(sums[s]), scales, part[s]);
+                        });
+                    }
+                    w = w.add(unit_bytes);
+                }
+                let scale = D::L::splat(x.add(place.scales + first / units_of_chunk * 4).row(0).cast::<f32>().read_unaligned());
+                for_rows!(S, s => { y[s] = D::L::mul_add(part[s], scale, y[s]); });
+            }
+            for_rows!(S, s => { D::L::store(a.out.add((block + s) * ROWS), y[s]) });
+        }
+    }
+    // SAFETY: the caller's promise, of which these are the last blocks.
+    unsafe { grouped::<D, G, 1>(&last_blocks(a, whole, units * unit_bytes)) }
+}
+
+/// The same without the first blocks.
+#[inline(always)]
+fn last_blocks(a: &DotArgs, without: usize, block_bytes: usize) -> DotArgs {
+    DotArgs { w: a.w.wrapping_add(without * block_bytes), blocks: a.blocks - without as u64, out: a.out.wrapping_add(without * ROWS), ..*a }
 }
 
 /// Lines of `q8` that are added in as many chains where there is but one row.
@@ -198,6 +289,47 @@ unsafe fn by_row<D: Ints, const M: usize>(a: &DotArgs) {
     }
 }
 
+/// One row of `q8` by `S` blocks at a time, line by line.
+///
+/// # Safety
+/// As for [`by_row`] with `M` 1.
+#[inline(always)]
+unsafe fn by_row_streams<D: Ints, const S: usize>(a: &DotArgs) {
+    let lines = a.k as usize / 4;
+    let place = I8Row::new(a.k as usize);
+    let x = Rows::new(a.x, a.x_stride as usize);
+    let block_bytes = lines * 64 + 64;
+    let whole = a.blocks as usize / S * S;
+    for block in (0..whole).step_by(S) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let w = a.w.add(block * block_bytes);
+            let mut y = [D::L::splat(0.0); S];
+            for first in (0..lines).step_by(ACT_GROUP / 4) {
+                let chunk = first / (ACT_GROUP / 4);
+                let offset = x.add(place.group_sums + chunk * 4).row(0).cast::<i32>().read_unaligned();
+                let mut sums = [D::eight_start(offset); S];
+                for line in first..lines.min(first + ACT_GROUP / 4) {
+                    let x = x.add(4 * line).row(0);
+                    for_rows!(S, s => {
+                        let at = w.add(s * block_bytes + line * 64);
+                        D::ahead(at);
+                        sums[s] = D::add_eight::<S>(sums[s], D::eight(at), x);
+                    });
+                }
+                let scale = D::L::splat(x.add(place.scales + chunk * 4).row(0).cast::<f32>().read_unaligned());
+                for_rows!(S, s => { y[s] = D::L::mul_add(D::float(sums[s]), scale, y[s]); });
+            }
+            for_rows!(S, s => {
+                let scales = D::L::load(w.add(s * block_bytes + lines * 64).cast());
+                D::L::store(a.out.add((block + s) * ROWS), D::L::mul(y[s], scales));
+            });
+        }
+    }
+    // SAFETY: the caller's promise, of which these are the last blocks.
+    unsafe { by_row::<D, 1>(&last_blocks(a, whole, block_bytes)) }
+}
+
 /// A weight format that there is a template for.
 pub(super) trait Format {
     /// `M` rows.
@@ -205,6 +337,11 @@ pub(super) trait Format {
     /// # Safety
     /// The contract of [`DotArgs`] with `m == M`, and as for [`Ints`].
     unsafe fn rows<D: Ints, const M: usize>(a: &DotArgs);
+    /// One row by `S` blocks at a time.
+    ///
+    /// # Safety
+    /// As for `rows` with `M` 1.
+    unsafe fn streams<D: Ints, const S: usize>(a: &DotArgs);
 }
 
 impl<G: Grouped> Format for G {
@@ -212,6 +349,11 @@ impl<G: Grouped> Format for G {
     unsafe fn rows<D: Ints, const M: usize>(a: &DotArgs) {
         // SAFETY: the caller's promise.
         unsafe { grouped::<D, G, M>(a) }
+    }
+    #[inline(always)]
+    unsafe fn streams<D: Ints, const S: usize>(a: &DotArgs) {
+        // SAFETY: the caller's promise.
+        unsafe { grouped_streams::<D, G, S>(a) }
     }
 }
 
@@ -224,6 +366,21 @@ impl Format for ByRow {
         // SAFETY: the caller's promise.
         unsafe { by_row::<D, M>(a) }
     }
+    #[inline(always)]
+    unsafe fn streams<D: Ints, const S: usize>(a: &DotArgs) {
+        // SAFETY: the caller's promise.
+        unsafe { by_row_streams::<D, S>(a) }
+    }
+}
+
+/// One row by `S` blocks at a time, for CPUs that read several streams faster than one.
+///
+/// # Safety
+/// The contract of [`DotArgs`] with `m == 1`, and as for [`Ints`].
+#[inline(always)]
+pub(super) unsafe fn one<D: Ints, T: Format, const S: usize>(a: &DotArgs) {
+    // SAFETY: the caller's promise.
+    unsafe { T::streams::<D, S>(a) }
 }
 
 macro_rules! up_to {

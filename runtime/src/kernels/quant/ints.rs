@@ -19,6 +19,17 @@ pub(super) trait Ints {
     /// 16 sums.
     type Wide: Copy;
 
+    /// Bytes ahead of one of several streams that lines are fetched; 0: they are not.
+    const AHEAD: usize = 0;
+    /// Asks for what a stream will come to.
+    #[inline(always)]
+    unsafe fn ahead(at: *const u8) {
+        if Self::AHEAD > 0 {
+            // SAFETY: the caller's promise; any address will do.
+            unsafe { Self::L::prefetch(at.wrapping_add(Self::AHEAD)) }
+        }
+    }
+
     /// No sums.
     unsafe fn zero() -> Self::Wide;
     /// `a + b`.

@@ -21,6 +21,10 @@ mod dot;
 pub(super) mod generic;
 #[cfg(target_arch = "x86_64")]
 mod ints;
+#[cfg(target_arch = "x86_64")]
+mod panel;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod peak;
 pub(super) mod round;
 
 #[cfg(test)]

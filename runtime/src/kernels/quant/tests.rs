@@ -6,6 +6,9 @@ use crate::abi::{GatherArgs, ROWS};
 use crate::format::WEIGHT_FORMATS;
 use crate::kernels::testing::runnable;
 
+/// As many rows as the largest tile has.
+const ROWS_OF_CASE: usize = 36;
+
 /// Lengths shorter and longer than a chunk of 256 that the format's unit divides, most of them with a short last chunk.
 fn lengths(format: &str) -> Vec<usize> {
     let unit = WEIGHT_FORMATS.iter().find(|f| f.name == format).expect("a format").k_unit;
@@ -37,11 +40,11 @@ fn every_kernel_has_the_bits_of_its_generic_twin() {
         let twin = kernels.iter().find(|(r, _)| r.isa.name == "generic").expect("a generic kernel").1;
         for k in lengths(format) {
             for extreme in [false, true] {
-                let case = Case::new(format, k, 12, 4, extreme);
-                let want = case.run(twin, 0, 12, 0, 4);
+                let case = Case::new(format, k, ROWS_OF_CASE, 4, extreme);
+                let want = case.run(twin, 0, ROWS_OF_CASE, 0, 4);
                 for (row, kernel) in kernels.iter().filter(|(r, _)| r.isa.name != "generic") {
-                    for m in 1..=row.m.min(12) {
-                        let (first, block) = (12 - m, m % 3);
+                    for m in (1..=row.m.min(ROWS_OF_CASE)).filter(|m| *m <= 12 || m % 7 == 1) {
+                        let (first, block) = (ROWS_OF_CASE - m, m % 3);
                         let got = case.run(*kernel, first, m, block, 4 - block);
                         for (t, got) in got.chunks(ROWS * (4 - block)).enumerate() {
                             let want = &want[((first + t) * 4 + block) * ROWS..][..got.len()];
