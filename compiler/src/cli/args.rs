@@ -40,7 +40,7 @@ pub(super) struct ChoiceArgs {
     /// Quantize with regard to what matrices are multiplied with when the model reads TEXT: a UTF-8 file, or `default` for a text that is part of
     /// llamac. The error of the products becomes small instead of that of the weights: about half the KL divergence at the same size.
     ///
-    /// The model is run over 2048 tokens in the reference evaluator, on every core: some minutes for 1B parameters.
+    /// The model is run over at most 2048 tokens in the reference evaluator, on every core: some minutes for 1B parameters.
     #[arg(long, value_name = "TEXT", value_parser = text)]
     calibrate: Option<Text>,
     /// For --quant auto: bits for each weight with its scales, as `4.5bpw`, or bytes of all matrices, as `700MB`; embedding and head count.
