@@ -72,6 +72,11 @@ pub(super) unsafe fn four<const G: usize>(a: &DotArgs, few: impl FnOnce(&DotArgs
             // SAFETY: the caller's promise; `chunk` has room for 256 columns.
             unsafe {
                 unpack::<G>(a.w.add(block * bytes(k) + bytes(first)), columns, chunk);
+                // What is unpacked next: read from memory while the tiles are multiplied.
+                let next = if block + 1 < a.blocks as usize { (block + 1) * bytes(k) + bytes(first) } else { bytes(first + columns) };
+                for at in (0..bytes(ACT_GROUP)).step_by(LINE) {
+                    _mm_prefetch::<_MM_HINT_T0>(a.w.wrapping_add(next + at).cast());
+                }
                 let place = |at: usize| Place {
                     x: a.x.add(at * x_stride + first),
                     sums: a.x.add(at * x_stride + row.sums + first / SUM_GROUP * 4),
