@@ -34,7 +34,8 @@ pub(super) struct OptArgs {
     fuel: Option<usize>,
     /// Find the first application of a rule that changes what the module computes, on seeded weights.
     ///
-    /// Exit code 1 if there is one: the rule, and the module with one application less and with it, are printed.
+    /// Exit code 1 if there is one: the rule, and the module with one application less and with it, are printed. Among rewrites of one e-graph it
+    /// is the application with which a wrong form is first chosen; the rule that made the form may be an earlier one, see `explain --why`.
     #[arg(long, conflicts_with_all = ["fuel", "print_after", "verify"])]
     bisect: bool,
     /// Seed of the weights for --bisect.

@@ -206,7 +206,9 @@ impl<'a, 'm> FuncLower<'a, 'm> {
         let (start, len, layout) = (inst.int("start"), inst.int("len"), self.layout(result));
         self.check_heads(result, start, len)?;
         let from = View { buffer: view.buffer, col: view.col + layout.col(start) };
-        let padding_is_zero = layout != Layout::Plain || len % 16 == 0 || start + len == self.width(of)?;
+        // The last columns bring the padding of the whole value along, if it reaches as far as theirs.
+        let last = start + len == self.width(of)? && start + layout.padded(len) <= layout.padded(self.width(of)?);
+        let padding_is_zero = layout != Layout::Plain || len % 16 == 0 || last;
         if padding_is_zero && from.col.is_multiple_of(16) && !self.is_result[result.0 as usize] {
             self.locs[result.0 as usize] = Some(Loc::View(from));
             return Ok(());

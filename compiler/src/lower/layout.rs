@@ -93,9 +93,7 @@ pub(super) fn layouts(func: &Func) -> Result<Vec<Layout>, LowerError> {
     for inst in &func.body {
         for v in per_head(inst) {
             let head = if inst.op == OpKind::RmsUnit { inst.int("group") } else { inst.int("head_dim") };
-            if Layout::heads(head) != Layout::Plain {
-                set(&mut sets, v, Layout::heads(head))?;
-            }
+            set(&mut sets, v, Layout::heads(head))?;
         }
     }
     (0..func.values.len())

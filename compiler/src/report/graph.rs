@@ -2,13 +2,14 @@
 //! 1981). Positions, sequences and angles are read everywhere and are not drawn.
 
 use super::page::escape;
+use llamac_ir::dtype::DType;
 use llamac_ir::module::{Func, Inst, Operand, ValueId};
 use llamac_ir::op::OpKind;
 use llamac_ir::print;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-const WIDTH: f64 = 128.0;
+const WIDTH: f64 = 138.0;
 const HEIGHT: f64 = 40.0;
 const THREAD: f64 = 14.0;
 const GAP: f64 = 12.0;
@@ -65,7 +66,9 @@ pub(super) fn svg(func: &Func, title: &str) -> String {
     let (width, height) = (right - left, ranks as f64 * (HEIGHT + RISE) - RISE + 8.0);
     let y = |rank: usize| 4.0 + rank as f64 * (HEIGHT + RISE);
     let mut out = format!(
-        "<svg viewBox=\"{left:.0} 0 {width:.0} {height:.0}\" width=\"{width:.0}\" height=\"{height:.0}\" role=\"img\" aria-label=\"{}\">",
+        "<svg{} viewBox=\"{left:.0} 0 {width:.0} {height:.0}\" width=\"{width:.0}\" height=\"{height:.0}\" role=\"img\" aria-label=\"{}\">",
+        // Too wide for a phone to shrink: it scrolls there.
+        if width > 520.0 { " class=\"big\"" } else { "" },
         escape(title)
     );
     for item in &items {
@@ -93,6 +96,7 @@ pub(super) fn svg(func: &Func, title: &str) -> String {
             );
         }
         let (x, top) = (item.x - WIDTH / 2.0, y(item.rank));
+        let long = if node.title.len() > 16 { " long" } else { "" };
         let _ = write!(
             out,
             "<g><title>{}</title><rect class=\"box {}\" x=\"{x:.1}\" y=\"{top:.1}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"7\"/>",
@@ -101,7 +105,7 @@ pub(super) fn svg(func: &Func, title: &str) -> String {
         );
         let _ = write!(
             out,
-            "<text class=\"op\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            "<text class=\"op{long}\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
             item.x,
             top + 17.0,
             escape(&node.title)
@@ -134,7 +138,7 @@ fn nodes(func: &Func) -> Vec<Node> {
         });
     }
     let mut written = Vec::new();
-    for inst in &func.body {
+    for inst in func.body.iter().filter(|i| !indices(func, i)) {
         let number = out.len();
         let values = inst.operands.iter().filter_map(|o| if let Operand::Value(v) = o { made.get(v).copied() } else { None });
         let mut reads: Vec<usize> = values.collect();
@@ -157,12 +161,17 @@ fn nodes(func: &Func) -> Vec<Node> {
     out
 }
 
+/// Whether an instruction only picks positions or sequences: they are not drawn.
+fn indices(func: &Func, inst: &Inst) -> bool {
+    inst.op == OpKind::GatherRows && inst.results.iter().all(|v| func.values[v.0 as usize].ty.dtype == DType::I32)
+}
+
 /// The second line of a box: the weight's size and format, or the value's name.
 fn what(func: &Func, inst: &Inst) -> String {
     let weight = inst.operands.iter().filter_map(|o| if let Operand::Weight(w) = o { Some(&func.weights[w.0 as usize]) } else { None });
     let calls: usize = inst.calls.iter().map(|run| run.count).sum();
     let text = match weight.max_by_key(|w| w.ty.sizes().map_or(0, |s| s.iter().product::<usize>())) {
-        _ if calls > 0 => format!("{calls} calls"),
+        _ if calls > 0 => format!("{calls} call{}", if calls == 1 { "" } else { "s" }),
         Some(w) => {
             let sizes: Vec<String> = w.ty.shape.iter().map(ToString::to_string).collect();
             format!("{} {}", sizes.join("×"), w.ty.dtype)
@@ -177,6 +186,11 @@ fn layered(nodes: &[Node]) -> (Vec<Item>, Vec<usize>) {
     let mut rank = vec![0usize; nodes.len()];
     for (n, node) in nodes.iter().enumerate() {
         rank[n] = node.reads.iter().chain(&node.through_cache).map(|r| rank[*r] + 1).max().unwrap_or(0);
+    }
+    // What reads nothing that is drawn stands right above its first reader.
+    for n in (0..nodes.len()).filter(|n| nodes[*n].reads.is_empty()) {
+        let readers = (0..nodes.len()).filter(|m| nodes[*m].reads.contains(&n));
+        rank[n] = readers.map(|m| rank[m].saturating_sub(1)).min().unwrap_or(0);
     }
     let mut items: Vec<Item> = rank.iter().enumerate().map(|(n, r)| Item { node: Some(n), above: vec![], x: 0.0, rank: *r }).collect();
     for (n, node) in nodes.iter().enumerate() {

@@ -54,6 +54,10 @@ fn header(planned: &Planned, meta: &Meta) -> String {
     let module = &planned.module;
     let total = planned.target.machine().module_cost(module);
     let regions: usize = total.regions;
+    let machine = match planned.target.name.as_str() {
+        "native" => format!("this machine ({})", meta.target.arch),
+        name => name.to_owned(),
+    };
     let facts = [
         ("weights", page::bytes(meta.plan.weight_bytes)),
         ("read per token", page::bytes(meta.plan.decode_bytes)),
@@ -69,7 +73,7 @@ fn header(planned: &Planned, meta: &Meta) -> String {
         page::escape(&meta.model.name),
         meta.model.layers,
         page::escape(&meta.model.quant),
-        page::escape(&planned.target.name),
+        page::escape(&machine),
         meta.plan.max_batch,
         meta.plan.max_step.max(planned.program.limits.max_context),
     )

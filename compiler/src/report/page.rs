@@ -50,14 +50,14 @@ const STYLE: &str = "
 @media (prefers-color-scheme: dark) { :root { --bg: #14171b; --card: #1b1f25; --ink: #e4e7eb; --soft: #9aa4b0; --line: #2c333c; --accent: #82aaff;
   --product: #78a6ff; --norm: #e3b052; --cache: #c294ff; --point: #62c794; --move: #9aa5b1; --track: #272d35; } }
 * { box-sizing: border-box; }
-html { -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
+html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--bg); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, \"Segoe UI\", Roboto, \"Helvetica Neue\", \"Liberation Sans\", Arial, sans-serif; }
 main { max-width: 1120px; margin: 0 auto; padding: 56px 32px 96px; }
 h1 { font-size: 40px; line-height: 1.12; letter-spacing: -0.02em; margin: 4px 0 12px; overflow-wrap: anywhere; }
 h2 { font-size: 25px; line-height: 1.25; letter-spacing: -0.012em; margin: 0 0 4px; }
 h3 { font-size: 17px; margin: 32px 0 12px; font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, \"Liberation Mono\", monospace; font-weight: 600; }
 h3 span, figcaption span { font: 400 14px system-ui, sans-serif; color: var(--soft); margin-left: 8px; }
-p { margin: 0 0 12px; max-width: 68ch; }
+p { margin: 0 0 12px; max-width: 76ch; text-wrap: pretty; }
 .kind { color: var(--soft); font-size: 14px; margin: 0; }
 .lead { font-size: 18px; color: var(--soft); }
 .about { color: var(--soft); margin-bottom: 20px; }
@@ -96,6 +96,7 @@ figcaption { font-weight: 600; font-size: 15px; padding: 0 4px 8px; }
 svg { display: block; margin: 0 auto; max-width: 100%; height: auto; }
 svg text { fill: var(--ink); font: 12px system-ui, -apple-system, \"Segoe UI\", Roboto, \"Liberation Sans\", sans-serif; }
 svg .op { font-weight: 600; font-size: 12.5px; }
+svg .long { font-size: 11px; }
 svg .what { fill: var(--soft); font-size: 11px; }
 svg .edge { fill: none; stroke: var(--soft); stroke-opacity: 0.55; stroke-width: 1.3; }
 svg .edge.through { stroke-dasharray: 4 3; stroke: var(--cache); stroke-opacity: 0.9; }
@@ -108,6 +109,6 @@ svg .band { fill: var(--track); } svg .grid { stroke: var(--line); stroke-width:
 .wide svg { min-width: 680px; width: 100%; max-width: none; }
 @media (max-width: 900px) { .facts { grid-template-columns: repeat(3, 1fr); } .pair { grid-template-columns: 1fr; } }
 @media (max-width: 560px) { main { padding: 28px 18px 64px; } h1 { font-size: 30px; } .lead { font-size: 16.5px; } .facts { grid-template-columns: repeat(2, 1fr); }
-  .facts dd { font-size: 18px; } td, th { padding-right: 10px; } .lane { display: none; } section { padding-top: 28px; } }
+  .facts dd { font-size: 18px; } td, th { padding-right: 10px; }   .lane, .opt { display: none; } svg.big { max-width: none; } section { padding-top: 28px; } }
 @media print { nav { display: none; } figure, .wide { break-inside: avoid; } }
 ";

@@ -16,7 +16,7 @@ fn made(name: &str, quant: &str) -> String {
 }
 
 /// Tags that have no end.
-const VOID: &[&str] = &["meta", "br", "hr", "img", "link"];
+const VOID: &[&str] = &["meta", "wbr", "br", "hr", "img", "link"];
 
 /// Checks that every tag is ended where it was begun, that attributes are quoted, and that `&` stands for something.
 fn well_formed(html: &str) {

@@ -142,7 +142,7 @@ pub(super) fn roofline(planned: &Planned) -> String {
         let times = if *count == 1 { "one call".to_owned() } else { format!("{count} calls") };
         let _ = writeln!(
             out,
-            "<h3>@{} <span>{times}</span></h3>\n<div class=\"scroll\"><table><thead><tr><th>operation</th><th class=\"n\">regions</th><th class=\"n\">decode</th><th class=\"lane\">share of the slowest</th><th>bound by</th><th class=\"n\">prompt of 512</th></tr></thead><tbody>",
+            "<h3>@{} <span>{times}</span></h3>\n<div class=\"scroll\"><table><thead><tr><th>operation</th><th class=\"n opt\">regions</th><th class=\"n\">decode</th><th class=\"lane\">share of the slowest</th><th>bound by</th><th class=\"n\">prompt</th></tr></thead><tbody>",
             escape(name)
         );
         for inst in func.body.iter().filter(|i| cost::regions(i.op) > 0) {
@@ -154,8 +154,8 @@ pub(super) fn roofline(planned: &Planned) -> String {
             let decode = one * *count as f64;
             let _ = writeln!(
                 out,
-                "<tr><td class=\"m\">{}{value}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"lane\"><div><span class=\"bar {}\" style=\"width:{:.1}%\"></span></div></td><td>{}</td><td class=\"n\">{}</td></tr>",
-                inst.op.name(),
+                "<tr><td class=\"m\">{}{value}</td><td class=\"n opt\">{}</td><td class=\"n\">{}</td><td class=\"lane\"><div><span class=\"bar {}\" style=\"width:{:.1}%\"></span></div></td><td>{}</td><td class=\"n\">{}</td></tr>",
+                inst.op.name().replace('_', "_<wbr>"),
                 cost::regions(inst.op) * count,
                 time(decode),
                 bound.name(),

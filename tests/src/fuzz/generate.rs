@@ -267,11 +267,19 @@ impl<'r> Layer<'r> {
                 let (start, len) = (self.rng.below(w / 2), 1 + self.rng.below(w / 2));
                 let len = if self.sizes.shape == Shape::Decoder { w / 2 } else { len };
                 let start = if self.sizes.shape == Shape::Decoder { w / 2 * (start % 2) } else { start };
-                let attrs = [("start", Attr::Int(start as i64)), ("len", Attr::Int(len as i64))];
-                (self.b.op(OpKind::SliceCols, "cut", &[x.into()], &attrs)?, len)
+                let mut y = self.cut(x, start, len)?;
+                let mut width = len;
+                // Once more: a part of the part, or all of it.
+                if self.rng.chance(1, 3) {
+                    let start = self.rng.below(2).min(width - 1);
+                    width = if self.rng.chance(1, 2) { width - start } else { 1.max(width / 2) };
+                    y = self.cut(y, if start + width <= len { start } else { 0 }, width)?;
+                }
+                (y, width)
             }
             2 => {
-                let vector = self.weight(&[w])?;
+                let ones = Recipe::Literal { shape: vec![w], data: vec![1.0; w].into() };
+                let vector = if self.rng.chance(1, 6) { self.b.weight("ones", ones)? } else { self.weight(&[w])? };
                 let op = *self.rng.pick(&[OpKind::Add, OpKind::Mul]);
                 (self.b.op(op, "vec", &[x.into(), vector.into()], &[])?, w)
             }
@@ -284,6 +292,11 @@ impl<'r> Layer<'r> {
         };
         self.push(y, width);
         Ok(())
+    }
+
+    fn cut(&mut self, x: ValueId, start: usize, len: usize) -> Made<ValueId> {
+        let attrs = [("start", Attr::Int(start as i64)), ("len", Attr::Int(len as i64))];
+        self.b.op(OpKind::SliceCols, "cut", &[x.into()], &attrs)
     }
 
     /// `silu(gate) * up`, from two products or from the halves of one, with the parts in any order.
@@ -307,11 +320,7 @@ impl<'r> Layer<'r> {
     }
 
     fn halves(&mut self, both: ValueId, half: usize) -> Made<(ValueId, ValueId)> {
-        let mut cut = |start: usize| {
-            let attrs = [("start", Attr::Int(start as i64)), ("len", Attr::Int(half as i64))];
-            self.b.op(OpKind::SliceCols, "half", &[both.into()], &attrs)
-        };
-        Ok((cut(0)?, cut(half)?))
+        Ok((self.cut(both, 0, half)?, self.cut(both, half, half)?))
     }
 
     fn residual(&mut self, x: ValueId, w: usize) -> Made<()> {
