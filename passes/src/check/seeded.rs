@@ -1,4 +1,5 @@
-//! Weights without a checkpoint: numbers that depend on a seed, the name of the tensor, row and column alone, in the type that the recipe names.
+//! Weights without a checkpoint: numbers that depend on a seed, the name of the tensor and the place in it alone, in the type that the recipe names.
+//! A tensor read in another shape has the same elements.
 //! Matrices keep the size of what they are multiplied with, vectors are around 1, so that a module of any width stays in range.
 
 use llamac_ir::dtype::DType;
@@ -62,18 +63,19 @@ fn visit(recipe: &Recipe, types: &mut BTreeMap<String, Type>) {
 impl Source for Seeded {
     fn row(&self, name: &str, row: usize, out: &mut [f32]) -> Result<(), String> {
         let ty = self.ty(name).ok_or_else(|| format!("there is no \"{name}\""))?;
-        let seed = hash(name, self.seed ^ row as u64);
-        let scale = (12.0 / out.len().max(1) as f32).sqrt();
+        let (seed, first) = (hash(name, self.seed), row * out.len());
+        let columns = ty.shape.last().and_then(|d| d.value()).unwrap_or(1);
+        let scale = (12.0 / columns.max(1) as f32).sqrt();
         let vector = ty.shape.len() < 2;
         for (i, x) in out.iter_mut().enumerate() {
-            let u = uniform(seed, i);
+            let u = uniform(seed, first + i);
             *x = if vector { 1.0 + u } else { scale * u };
         }
         if ty.dtype != DType::F32 {
             quant::round(ty.dtype, out)?;
         }
         if self.shake > 0.0 {
-            out.iter_mut().enumerate().for_each(|(i, x)| *x *= 1.0 + 2.0 * self.shake * uniform(seed ^ 0x5bd1, i));
+            out.iter_mut().enumerate().for_each(|(i, x)| *x *= 1.0 + 2.0 * self.shake * uniform(seed ^ 0x5bd1, first + i));
         }
         Ok(())
     }
