@@ -14,10 +14,13 @@ use std::sync::OnceLock;
 /// MODEL is a Hugging Face directory: config.json, model.safetensors (one file, or several with their index), tokenizer.json,
 /// tokenizer_config.json, generation_config.json. Weights are streamed: a model larger than memory compiles.
 ///
+/// Or an ONNX export of such a model: a file `*.onnx`, or a folder with model.onnx and no safetensors. Tokenizer files beside it are taken in; without
+/// them the artifact takes token ids only (`llamac logits`).
+///
 /// The artifact appears under its name only when it is complete.
 #[derive(Debug, clap::Args)]
 pub(super) struct CompileArgs {
-    /// Hugging Face directory.
+    /// Hugging Face directory, or an ONNX model.
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// Artifact to write [default: the model's name with .llx, here].
@@ -93,6 +96,7 @@ pub(super) fn main(args: &CompileArgs) -> Result<()> {
 /// `path/to/Llama-3.2-1B` gives `Llama-3.2-1B.llx`; a folder called `model` is named after the one above.
 fn default_name(model: &Path) -> PathBuf {
     let full = model.canonicalize().unwrap_or_else(|_| model.to_path_buf());
+    let full = if full.extension().is_some_and(|e| e == "onnx") { full.with_extension("") } else { full };
     let named = full.ancestors().find(|a| a.file_name().is_some_and(|n| n != "model"));
     let name = named.and_then(Path::file_name).map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned());
     PathBuf::from(format!("{name}.llx"))
@@ -151,5 +155,7 @@ mod tests {
     fn an_artifact_is_named_after_the_model_not_after_a_folder_called_model() {
         assert_eq!(default_name(Path::new("/no/such/Llama-3.2-1B")), Path::new("Llama-3.2-1B.llx"));
         assert_eq!(default_name(Path::new("/no/such/tiny/model")), Path::new("tiny.llx"));
+        assert_eq!(default_name(Path::new("/no/such/tiny/model.onnx")), Path::new("tiny.llx"));
+        assert_eq!(default_name(Path::new("/no/such/llama.onnx")), Path::new("llama.llx"));
     }
 }

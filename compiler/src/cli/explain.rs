@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// A config.json is enough: no weight is read, but for --quant auto, which also shows the formats that it chooses.
 #[derive(Debug, clap::Args)]
 pub(super) struct ExplainArgs {
-    /// Hugging Face directory, or a config.json alone.
+    /// Hugging Face directory, a config.json alone, or an ONNX model.
     #[arg(value_name = "MODEL", required_unless_present_any = ["passes", "pass"])]
     model: Option<PathBuf>,
     #[command(flatten)]

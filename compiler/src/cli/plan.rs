@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// Exact memory of a model before it is compiled: weights, KV cache, activations. A config.json is enough.
 #[derive(Debug, clap::Args)]
 pub(super) struct PlanArgs {
-    /// Hugging Face directory, or a config.json alone.
+    /// Hugging Face directory, a config.json alone, or an ONNX model.
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     #[command(flatten)]

@@ -25,6 +25,10 @@ impl Cache {
     pub fn iter(&self) -> impl Iterator<Item = ((i32, i32), &Entry)> {
         self.rows.iter().map(|(at, entry)| (*at, entry))
     }
+    /// Puts what another program computed at a position of a sequence.
+    pub fn insert(&mut self, seq: i32, pos: i32, entry: Entry) {
+        self.rows.insert((seq, pos), entry);
+    }
     /// What was written for a position of a sequence.
     pub fn get(&self, seq: i32, pos: i32) -> Option<&Entry> {
         self.rows.get(&(seq, pos))

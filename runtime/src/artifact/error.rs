@@ -95,6 +95,9 @@ impl ArtifactError {
             ArtifactError::NewerVersion { .. } | ArtifactError::Kernel { .. } => {
                 "use the llamac that wrote it, or a newer one, or compile the model again".to_owned()
             }
+            ArtifactError::Missing { section: "tokenizer" } => {
+                "feed it token ids (`llamac logits`), or put tokenizer.json beside the model and compile it again".to_owned()
+            }
             ArtifactError::Truncated { .. } | ArtifactError::Corrupt { .. } | ArtifactError::Missing { .. } => {
                 "copy the file again, or compile the model again; `llamac verify` checks all of it".to_owned()
             }
@@ -116,6 +119,7 @@ impl fmt::Display for ArtifactError {
                 write!(f, "the artifact is newer than this program: {what} {found}, known up to {supported}")
             }
             ArtifactError::Corrupt { section, detail } => write!(f, "the artifact is damaged: {section}: {detail}"),
+            ArtifactError::Missing { section: "tokenizer" } => f.write_str("the artifact has no tokenizer: its model had none"),
             ArtifactError::Missing { section } => write!(f, "the artifact has no section `{section}`"),
             ArtifactError::WrongTarget { machine, artifact, missing } if missing.is_empty() => {
                 write!(f, "the artifact was compiled for {artifact}, this machine is {machine}")

@@ -32,9 +32,14 @@ fn check(fixture: &OnnxFixture) {
     }
 }
 
-/// Exports that have floats for weights.
-pub(crate) const FLOATS: &[&str] =
-    &["llama3-onnx_torch_opset18_extdata", "llama3-onnx_torch_opset23_sdpa", "llama3-onnx_optimum", "llama4-onnx_torch_opset18"];
+/// Exports whose products are of floats; one has weights in blocks of int4.
+pub(crate) const FLOATS: &[&str] = &[
+    "llama3-onnx_torch_opset18_extdata",
+    "llama3-onnx_torch_opset23_sdpa",
+    "llama3-onnx_optimum",
+    "llama4-onnx_torch_opset18",
+    "llama3-onnx_ortq_qdq_int4",
+];
 
 #[test]
 fn imported_graphs_compute_what_onnx_runtime_computes() {

@@ -2,4 +2,5 @@
 
 mod compiled;
 mod imported;
+mod past;
 mod same_module;

@@ -2,6 +2,7 @@
 //! `weights` find the data and leave it where it is, `shapes` works out what computes shapes, `ops` has a line for each op of the format.
 
 mod attributes;
+mod blocks;
 mod import;
 mod known;
 mod model;
@@ -20,3 +21,6 @@ use crate::diag::Diag;
 fn bad(what: impl Into<String>) -> Diag {
     Diag::new("onnx", what)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 
 mod moving;
 mod network;
+mod quantized;
 
 use super::attributes::Attributes;
 use super::bad;
@@ -34,6 +35,7 @@ const OPS: &[(&str, &str, i64, Import)] = &[
     ("", "ConstantOfShape", 9, moving::constant_of_shape),
     ("", "Cos", 7, |i, n, _| i.plain(n, T::Cos)),
     ("", "CumSum", 11, cumsum),
+    ("", "DequantizeLinear", 13, quantized::dequantize),
     ("", "Div", 13, |i, n, _| i.plain(n, T::Div)),
     ("", "Dropout", 13, |i, n, _| Ok(vec![i.read(n, 0)?])),
     ("", "Equal", 11, |i, n, _| i.plain(n, T::Equal)),
@@ -94,6 +96,7 @@ const OPS: &[(&str, &str, i64, Import)] = &[
     ("", "Unsqueeze", 13, moving::unsqueeze),
     ("", "Where", 9, |i, n, _| i.plain(n, T::Where)),
     ("", "Xor", 7, |i, n, _| i.plain(n, T::Xor)),
+    (MS, "MatMulNBits", 1, quantized::matmul_bits),
     (MS, "SimplifiedLayerNormalization", 1, network::rms_norm),
     (MS, "SkipSimplifiedLayerNormalization", 1, network::skip_rms_norm),
 ];

@@ -2,6 +2,7 @@
 //! sequence, so that a recipe may see a tensor in any shape of the same size.
 
 use super::bad;
+use super::blocks::Blocks;
 use super::wire::INSIDE;
 use crate::diag::{Diag, Result};
 use half::{bf16, f16};
@@ -30,6 +31,8 @@ pub struct OnnxWeights {
 pub(super) struct Stored {
     pub(super) dtype: DType,
     pub(super) shape: Vec<usize>,
+    /// Two elements in a byte: codes of 4 bits, which are read through [`Blocks`] only.
+    pub(super) packed: bool,
     data: Data,
 }
 
@@ -37,6 +40,8 @@ pub(super) struct Stored {
 enum Data {
     Mapped(usize, Range<usize>),
     Own(Vec<u8>),
+    /// Floats made of other tensors.
+    Made(Blocks),
 }
 
 impl OnnxWeights {
@@ -90,11 +95,16 @@ impl OnnxWeights {
     }
 
     fn stored(&mut self, tensor: &TensorProto) -> Result<Stored> {
-        let dtype = dtype_of(tensor.data_type)?;
+        let (dtype, packed) = match tensor_proto::DataType::try_from(tensor.data_type) {
+            Ok(tensor_proto::DataType::Int4) => (DType::I8, true),
+            Ok(tensor_proto::DataType::Uint4) => (DType::U8, true),
+            _ => (dtype_of(tensor.data_type)?, false),
+        };
         let size = |d: &i64| usize::try_from(*d).map_err(|_| bad("a length is negative").found(d));
         let shape = tensor.dims.iter().map(size).collect::<Result<Vec<_>>>()?;
         let bytes = shape.iter().try_fold(dtype.info().bits.max(8) as usize / 8, |n, &d| n.checked_mul(d));
         let bytes = bytes.ok_or_else(|| bad("the tensor is larger than any memory").found(format_args!("{shape:?}")))?;
+        let bytes = if packed { bytes.div_ceil(2) } else { bytes };
         if tensor.segment.is_some() {
             return Err(bad("tensors in segments are not compiled"));
         }
@@ -108,13 +118,14 @@ impl OnnxWeights {
         let found = match &data {
             Data::Mapped(_, range) => range.len(),
             Data::Own(own) => own.len(),
+            Data::Made(_) => bytes,
         };
         if found != bytes {
             return Err(bad("the data is not as long as the shape says")
                 .found(format_args!("{found} bytes"))
                 .expected(format_args!("{bytes} for {dtype}{shape:?}")));
         }
-        Ok(Stored { dtype, shape, data })
+        Ok(Stored { dtype, shape, packed, data })
     }
 
     fn external(&mut self, tensor: &TensorProto, bytes: usize) -> Result<Data> {
@@ -172,7 +183,7 @@ impl OnnxWeights {
     pub(super) fn small(&self, name: &str, most: usize) -> Option<Vec<f64>> {
         let stored = self.tensors.get(name)?;
         let count: usize = stored.shape.iter().product();
-        if count > most {
+        if count > most || stored.packed {
             return None;
         }
         let size = stored.dtype.info().bits.max(8) as usize / 8;
@@ -189,8 +200,37 @@ impl OnnxWeights {
         Some(bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect())
     }
 
-    fn bytes<'a>(&'a self, stored: &'a Stored) -> Option<&'a [u8]> {
+    /// Adds a tensor of floats that is made of codes.
+    pub(super) fn add_blocks(&mut self, name: &str, shape: &[usize], blocks: Blocks) {
+        let stored = Stored { dtype: DType::F32, shape: shape.to_vec(), packed: false, data: Data::Made(blocks) };
+        self.tensors.insert(name.to_owned(), stored);
+    }
+
+    /// The name under which bytes are read as two codes each.
+    pub(super) fn as_nibbles(&mut self, name: &str) -> String {
+        let nibbles = format!("{name}.nibbles");
+        if let Some(stored) = self.tensors.get(name) {
+            let data = match &stored.data {
+                Data::Mapped(file, range) => Data::Mapped(*file, range.clone()),
+                Data::Own(bytes) => Data::Own(bytes.clone()),
+                Data::Made(blocks) => Data::Made(blocks.clone()),
+            };
+            let shape = vec![stored.shape.iter().product::<usize>() * 2];
+            let copy = Stored { dtype: stored.dtype, shape, packed: true, data };
+            self.tensors.insert(nibbles.clone(), copy);
+        }
+        nibbles
+    }
+
+    /// One element as a number.
+    pub(super) fn number(&self, stored: &Stored, at: usize) -> Option<f64> {
+        let size = stored.dtype.info().bits.max(8) as usize / 8;
+        element(stored.dtype, self.bytes(stored)?.get(at * size..(at + 1) * size)?)
+    }
+
+    pub(super) fn bytes<'a>(&'a self, stored: &'a Stored) -> Option<&'a [u8]> {
         match &stored.data {
+            Data::Made(_) => None,
             Data::Own(bytes) => Some(bytes),
             Data::Mapped(file, range) => self.files.get(*file)?.1.as_deref()?.get(range.clone()),
         }
@@ -216,6 +256,13 @@ impl Source for OnnxWeights {
     fn part(&self, name: &str, row: usize, columns: usize, start: usize, out: &mut [f32]) -> std::result::Result<(), String> {
         let real = self.aliases.get(name).map_or(name, String::as_str);
         let stored = self.tensors.get(real).ok_or_else(|| format!("no tensor `{real}`"))?;
+        if let Data::Made(blocks) = &stored.data {
+            let first = row.checked_mul(columns).and_then(|n| n.checked_add(start)).ok_or("a row that is not there")?;
+            return self.dequantized(blocks, first, out);
+        }
+        if stored.packed {
+            return Err(format!("tensor `{real}`: codes of 4 bits are read through their scales only"));
+        }
         let size = stored.dtype.info().bits.max(8) as usize / 8;
         let first = row.checked_mul(columns).and_then(|n| n.checked_add(start)).and_then(|n| n.checked_mul(size));
         let bytes = first.and_then(|first| self.bytes(stored)?.get(first..first + out.len() * size));

@@ -142,7 +142,7 @@ mod tests {
     fn tensor(len: usize) -> Vec<u8> {
         let mut tensor = Vec::new();
         put(8, b"w", &mut tensor);
-        put(RAW_DATA, &vec![7; len], &mut tensor);
+        put(RAW_DATA, &vec![9; len], &mut tensor);
         let (mut graph, mut model) = (Vec::new(), Vec::new());
         put(5, &tensor, &mut graph);
         put(7, &graph, &mut model);
@@ -157,7 +157,7 @@ mod tests {
         let text = String::from_utf8_lossy(&small);
         let place = text.split(INSIDE).nth(1).unwrap().trim_start_matches(|c: char| !c.is_ascii_digit());
         let start: usize = place.split(' ').next().unwrap().parse().unwrap();
-        assert!(place.contains(" 1000") && file[start..start + 1000].iter().all(|b| *b == 7) && file[start - 1] != 7);
+        assert!(place.contains(" 1000") && file[start..start + 1000].iter().all(|b| *b == 9) && file[start - 1] != 9);
     }
 
     #[test]

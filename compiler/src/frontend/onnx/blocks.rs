@@ -1,0 +1,88 @@
+//! Quantized weights as floats: `(code - zero point) * scale`, computed for the elements that are asked for and never for a whole tensor. Where codes
+//! and scales of an element stand is all that the spellings of exporters differ in.
+
+use super::weights::{OnnxWeights, Stored};
+use llamac_ir::dtype::DType;
+
+/// How elements of a tensor find their codes and scales.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Order {
+    /// `DequantizeLinear`: codes in the order of the elements; along the axis of `len` elements with `inner` behind each, `block` share a scale.
+    Axis { len: usize, inner: usize, block: usize },
+    /// `MatMulNBits`: rows of `columns` elements, cut into blocks; a row's last block is filled up.
+    Rows { columns: usize, block: usize },
+}
+
+/// A tensor of floats that is made of codes.
+#[derive(Debug, Clone)]
+pub(super) struct Blocks {
+    pub(super) codes: String,
+    pub(super) scales: String,
+    pub(super) zeros: Option<String>,
+    /// Zero point where none are given.
+    pub(super) zero: i64,
+    pub(super) order: Order,
+}
+
+impl Order {
+    /// Where code and scale of an element stand.
+    fn places(self, element: usize) -> (usize, usize) {
+        match self {
+            Order::Axis { len, inner, block } => {
+                let (outer, at, i) = (element / (len * inner), element / inner % len, element % inner);
+                (element, (outer * len.div_ceil(block) + at / block) * inner + i)
+            }
+            Order::Rows { columns, block } => {
+                let scale = element / columns * columns.div_ceil(block) + element % columns / block;
+                (scale * block + element % columns % block, scale)
+            }
+        }
+    }
+}
+
+impl OnnxWeights {
+    /// Elements `first ..` of a tensor of codes.
+    pub(super) fn dequantized(&self, blocks: &Blocks, first: usize, out: &mut [f32]) -> Result<(), String> {
+        let find = |name: &str| self.get(name).ok_or_else(|| format!("no tensor `{name}`"));
+        let (codes, scales) = (find(&blocks.codes)?, find(&blocks.scales)?);
+        let zeros = blocks.zeros.as_deref().map(find).transpose()?;
+        let missing = |name: &str, at: usize| format!("tensor `{name}`: element {at} is not there");
+        for (i, x) in out.iter_mut().enumerate() {
+            let (code, scale) = blocks.order.places(first + i);
+            let q = self.code(codes, code).ok_or_else(|| missing(&blocks.codes, code))?;
+            let zero = match zeros {
+                Some(zeros) => self.code(zeros, scale).ok_or_else(|| missing("zero points", scale))?,
+                None => blocks.zero,
+            };
+            let by = self.number(scales, scale).ok_or_else(|| missing(&blocks.scales, scale))?;
+            *x = (q - zero) as f32 * by as f32;
+        }
+        Ok(())
+    }
+
+    /// One code: a byte or a nibble, low ones first.
+    fn code(&self, stored: &Stored, at: usize) -> Option<i64> {
+        let bytes = self.bytes(stored)?;
+        let byte = if stored.packed { *bytes.get(at / 2)? >> (at % 2 * 4) & 15 } else { *bytes.get(at)? };
+        Some(match (stored.dtype == DType::I8, stored.packed) {
+            (true, true) => i64::from((byte << 4) as i8 >> 4),
+            (true, false) => i64::from(byte as i8),
+            (false, _) => i64::from(byte),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_find_their_scales() {
+        // Four rows of three columns, two rows share a scale.
+        let axis = Order::Axis { len: 4, inner: 3, block: 2 };
+        assert_eq!([0, 2, 5, 6, 11].map(|e| axis.places(e)), [(0, 0), (2, 2), (5, 2), (6, 3), (11, 5)]);
+        // Rows of five columns in blocks of four: each row has eight codes and two scales.
+        let rows = Order::Rows { columns: 5, block: 4 };
+        assert_eq!([0, 3, 4, 5, 9].map(|e| rows.places(e)), [(0, 0), (3, 0), (4, 1), (8, 2), (12, 3)]);
+    }
+}

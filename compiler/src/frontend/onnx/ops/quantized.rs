@@ -1,0 +1,117 @@
+//! Weights in few bits: each spelling becomes a weight of floats that is computed from its codes when it is read, and a plain product. What the graph
+//! rounds products' inputs to is left to `--quant`.
+
+use super::super::attributes::Attributes;
+use super::super::bad;
+use super::super::blocks::{Blocks, Order};
+use super::super::import::{Importer, input};
+use crate::diag::{Diag, Result};
+use llamac_ir::dtype::DType;
+use llamac_ir::module::Operand;
+use llamac_ir::op::Attr;
+use llamac_ir::op::TensorOp as T;
+use tract_onnx::pb::NodeProto;
+
+type Found = Result<Vec<Operand>>;
+
+/// Facts of a stored tensor.
+fn stored(i: &Importer, node: &NodeProto, at: usize, what: &str) -> Result<(String, Vec<usize>, DType, bool)> {
+    let name = input(node, at).ok_or_else(|| bad(format!("{what} is missing")))?;
+    let found = i.weights.get(name).ok_or_else(|| bad(format!("{what} is computed, not stored")).found(name).expected("an initializer"))?;
+    Ok((name.to_owned(), found.shape.clone(), found.dtype, found.packed))
+}
+
+fn count(shape: &[usize]) -> usize {
+    shape.iter().product()
+}
+
+fn refused(what: &str, found: &[usize], expected: usize) -> Diag {
+    bad(format!("{what} does not fit the weight")).found(format_args!("{found:?}")).expected(format_args!("{expected} elements"))
+}
+
+/// `DequantizeLinear` of a weight: one scale, one for each index of an axis, or one for each block along it.
+pub(super) fn dequantize(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Found {
+    i.at_most(node, 3)?;
+    let (axis, block) = (a.int_or("axis", 1)?, a.int_or("block_size", 0)?);
+    a.only("output_dtype", 0)?;
+    let (codes, shape, dtype, _) = stored(i, node, 0, "the quantized tensor")?;
+    let (scales, scale_shape, scale_type, _) = stored(i, node, 1, "the scale")?;
+    if !matches!(dtype, DType::I8 | DType::U8) || scale_type != DType::F32 {
+        return Err(bad("codes or scales are of a type that is not compiled")
+            .found(format_args!("{dtype} and {scale_type}"))
+            .expected("4 or 8 bit integers and float"));
+    }
+    let rank = shape.len() as i64;
+    let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok().filter(|a| *a < shape.len());
+    let order = match (scale_shape.len(), block) {
+        (0, 0) => Order::Axis { len: count(&shape).max(1), inner: 1, block: count(&shape).max(1) },
+        (1, 0) | (2.., 1..) => {
+            let axis = axis.ok_or_else(|| bad("there is no such axis").found(rank))?;
+            let inner = count(&shape[axis + 1..]);
+            // One scale for each index of the axis is one for each block when the axis is what is left behind.
+            match block {
+                0 if inner == 1 => {
+                    Order::Axis { len: count(&shape[..axis]).max(1), inner: shape[axis], block: count(&shape[..axis]).max(1) }
+                }
+                0 => return Err(bad("scales along an axis that is not the last are not compiled").found(axis)),
+                _ => Order::Axis { len: shape[axis], inner, block: block as usize },
+            }
+        }
+        _ => return Err(bad("scales and block size do not fit").found(format_args!("{scale_shape:?} and {block}"))),
+    };
+    let expected = match order {
+        Order::Axis { len, inner, block } => count(&shape) / (len * inner).max(1) * len.div_ceil(block) * inner,
+        Order::Rows { .. } => 0,
+    };
+    if count(&scale_shape) != expected {
+        return Err(refused("the scale", &scale_shape, expected));
+    }
+    let zeros = match input(node, 2) {
+        None => None,
+        Some(_) => {
+            let (name, zero_shape, ..) = stored(i, node, 2, "the zero point")?;
+            if count(&zero_shape) != expected {
+                return Err(refused("the zero point", &zero_shape, expected));
+            }
+            Some(name)
+        }
+    };
+    i.weights.add_blocks(&node.output[0], &shape, Blocks { codes, scales, zeros, zero: 0, order });
+    Ok(vec![i.operand(&node.output[0])?])
+}
+
+/// `x W^T` with `W: [N, K]` in blocks of codes.
+pub(super) fn matmul_bits(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Found {
+    i.at_most(node, 4)?;
+    let size = |name: &'static str| -> Result<usize> {
+        let found = a.int(name)?.ok_or_else(|| bad(format!("`{name}` is missing")))?;
+        usize::try_from(found).ok().filter(|n| (1..1 << 32).contains(n)).ok_or_else(|| bad(format!("`{name}` cannot be that")).found(found))
+    };
+    let (k, n, block) = (size("K")?, size("N")?, size("block_size")?);
+    // How exactly the exporter wants products computed: `--quant` says that here.
+    a.int("accuracy_level")?;
+    a.only("weight_prepacked", 0)?;
+    let bits = a.int_or("bits", 4)?;
+    let (codes, shape, dtype, _) = stored(i, node, 1, "the quantized weight")?;
+    let (scales, scale_shape, ..) = stored(i, node, 2, "the scale")?;
+    if bits != 4 && bits != 8 {
+        return Err(bad("this number of bits is not compiled").found(bits).expected("4 or 8"));
+    }
+    let scale_count = n * k.div_ceil(block);
+    if dtype != DType::U8 || count(&shape) != scale_count * block * bits as usize / 8 {
+        return Err(refused("the quantized weight", &shape, scale_count * block * bits as usize / 8));
+    }
+    if count(&scale_shape) != scale_count {
+        return Err(refused("the scale", &scale_shape, scale_count));
+    }
+    if input(node, 3).is_some() {
+        return Err(bad("zero points of MatMulNBits are not compiled").found(&node.input[3]).expected("a symmetric weight"));
+    }
+    let codes = if bits == 4 { i.weights.as_nibbles(&codes) } else { codes };
+    let name = format!("{}.weight", node.output[0]);
+    let zero = 1 << (bits - 1);
+    i.weights.add_blocks(&name, &[n, k], Blocks { codes, scales, zeros: None, zero, order: Order::Rows { columns: k, block } });
+    let (x, w) = (i.read(node, 0)?, i.operand(&name)?);
+    let turned = i.tensor(T::Transpose, &name, &[w], &[("perm", Attr::ints(&[1, 0]))])?;
+    Ok(vec![i.tensor(T::MatMul, &node.output[0], &[x, turned.into()], &[])?.into()])
+}
