@@ -1,7 +1,7 @@
 //! `--quant auto`: a weight format for each group of matrices with one input, in each layer, under a budget of bytes or of divergence.
 //!
 //! Method: the model is calibrated on the first windows of a text (`calibrate`), the rest of the text is held out. For each group the divergence
-//! of the model's distributions on the held-out windows is measured with only this group rounded to [`PROBE`]; other formats are taken to lose
+//! of the model's distributions on the held-out windows is measured with only this group rounded to `PROBE`; other formats are taken to lose
 //! as much more or less as their error in the group's products is larger or smaller (both are quadratic in small errors). Losses of groups add
 //! up, on top of what int8 everywhere loses. The choice is solved by dynamic programming (`solve`), and the chosen model is measured.
 
