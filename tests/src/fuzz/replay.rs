@@ -26,7 +26,7 @@ pub fn write(case: &Case, details: &str, file: &str) -> String {
     out
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 ///
 /// # Errors
 /// A sentence that says what is wrong with the text.
