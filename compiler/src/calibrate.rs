@@ -6,6 +6,7 @@ use crate::diag::{Diag, Result};
 use crate::driver::{self, CompileOptions};
 use crate::frontend::Model;
 use crate::frontend::safetensors::Checkpoint;
+use llamac_ir::dtype::DType;
 use llamac_ir::eval::quant::{MomentSums, Moments};
 use llamac_ir::eval::{Evaluator, Tensor};
 use llamac_ir::module::{Func, Inst, Operand};
@@ -61,6 +62,9 @@ impl Source for Calibrated<'_> {
         out: &mut [f32],
     ) -> std::result::Result<(), String> {
         self.checkpoint.patch(name, row, columns, start, width, out)
+    }
+    fn stored(&self, name: &str, row: usize) -> Option<(DType, &[u8])> {
+        self.checkpoint.stored(name, row)
     }
     fn moments(&self, name: &str) -> Option<Arc<Moments>> {
         self.moments.get(name).cloned()
@@ -191,6 +195,7 @@ pub(crate) fn inputs(windows: &[Vec<u32>]) -> [(&'static str, Tensor); 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::Check;
     use crate::frontend;
     use std::fs;
 
@@ -226,7 +231,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let compile = |name: &str, calibrate: Option<Text>| {
             let out = folder.path().join(name);
-            let options = CompileOptions { quant: Some("int4".into()), calibrate, check: false, ..CompileOptions::default() };
+            let options = CompileOptions { quant: Some("int4".into()), calibrate, check: Check::None, ..CompileOptions::default() };
             driver::compile(&fixture(), &out, &options, &driver::Silent).unwrap();
             fs::read(out).unwrap()
         };
@@ -242,7 +247,8 @@ mod tests {
     fn a_text_that_cannot_be_used_and_a_format_without_scales_are_explained() {
         let folder = tempfile::tempdir().unwrap();
         let said = |quant: &str, text: Text| {
-            let options = CompileOptions { quant: Some(quant.into()), calibrate: Some(text), check: false, ..CompileOptions::default() };
+            let options =
+                CompileOptions { quant: Some(quant.into()), calibrate: Some(text), check: Check::None, ..CompileOptions::default() };
             driver::compile(&fixture(), &folder.path().join("x"), &options, &driver::Silent).unwrap_err().to_string()
         };
         let empty = folder.path().join("empty.txt");

@@ -8,9 +8,21 @@ use llamac_ir::op::OpKind;
 use llamac_ir::recipe::Source;
 use llamac_runtime::artifact::check::{CheckHead, CheckVectors};
 
+/// Which layers a compile computes check vectors of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Check {
+    /// None: there are no check vectors.
+    None,
+    /// All of a small model; the first of each kind and the last of a large one.
+    #[default]
+    Fitting,
+    /// The first of each kind and the last, of any model.
+    Few,
+}
+
 /// Up to this many weights every layer is evaluated; larger models check the first layer of each kind and the last, which costs about as much
 /// time as copying a twentieth of the weights.
-const WHOLE_MODEL: u64 = 50_000_000;
+pub(crate) const WHOLE_MODEL: u64 = 50_000_000;
 
 /// Tokens of the prompt when all layers are evaluated, and when only two are.
 const TOKENS: (usize, usize) = (12, 2);
@@ -31,11 +43,11 @@ fn bound(quant: &str) -> f64 {
 ///
 /// # Errors
 /// If a source tensor cannot be read.
-pub(crate) fn vectors(module: &Module, source: &dyn Source, parameters: u64, vocab: usize, quant: &str) -> Result<CheckVectors> {
+pub(crate) fn vectors(module: &Module, source: &dyn Source, few: bool, vocab: usize, quant: &str) -> Result<CheckVectors> {
     let mut module = module.clone();
     let mut schedule = Vec::new();
-    let whole = parameters <= WHOLE_MODEL;
-    if !whole {
+    let whole = !few;
+    if few {
         schedule = keep_first_and_last(&mut module);
     }
     // In int8 a difference in the last place of one value can move the code of another, and with experts choose another one: few tokens

@@ -3,6 +3,7 @@
 use crate::auto::{self, Auto, Budget, Chosen};
 use crate::calibrate::{self, Calibrated, Text};
 use crate::check;
+pub use crate::check::Check;
 use crate::check_passes;
 use crate::codegen::{self, Code};
 use crate::diag::{Diag, Result, Warning};
@@ -37,8 +38,8 @@ pub struct CompileOptions {
     pub max_batch: usize,
     /// New tokens in one step.
     pub max_step: usize,
-    /// Whether the reference evaluator computes check vectors.
-    pub check: bool,
+    /// Which layers the reference evaluator computes check vectors of.
+    pub check: Check,
     /// Whether every pass is checked against the reference evaluator; a compile whose passes are not right fails.
     pub check_passes: bool,
     /// Values whose history the report shall have: `llamac_passes::pipeline::Options::why`.
@@ -61,7 +62,7 @@ impl Default for CompileOptions {
             max_context: None,
             max_batch: 8,
             max_step: 512,
-            check: true,
+            check: Check::Fitting,
             check_passes: false,
             why: None,
             report: None,
@@ -191,10 +192,12 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
         std::fs::write(path, page)
             .map_err(|e| Diag::io("cannot write the report", path.display(), &e).help("give another path with --report"))?;
     }
-    let vectors = match options.check {
-        true => Some(check::vectors(&planned.quantized, source, model.parameters(), model.config.vocab, &meta.model.quant)?),
-        false => None,
+    let few = match options.check {
+        Check::None => None,
+        Check::Fitting => Some(model.parameters() > check::WHOLE_MODEL),
+        Check::Few => Some(true),
     };
+    let vectors = few.map(|few| check::vectors(&planned.quantized, source, few, model.config.vocab, &meta.model.quant)).transpose()?;
     times.lap("check vectors");
 
     let sections = small_sections(&meta, &code, model.tokenizer.as_ref(), vectors.as_ref(), &planned.module);
@@ -357,6 +360,13 @@ fn limits(model: &Model, options: &CompileOptions, warnings: &mut Vec<Warning>) 
     if max_context > trained && !stretches {
         let what = format!(
             "--max-context {max_context} is more than the {trained} positions that the model was trained for: expect nonsense beyond them"
+        );
+        warnings.push(Warning(Diag::new("option", what)));
+    }
+    if max_context > trained && stretches {
+        let what = format!(
+            "rope scaling `dynamic` is fixed for sequences of {max_context}: shorter ones get it too, where Hugging Face moves it with the length (and \
+             keeps the plain rope up to {trained})"
         );
         warnings.push(Warning(Diag::new("option", what)));
     }

@@ -260,3 +260,22 @@ fn help_teaches_and_a_wrong_command_line_has_its_own_exit_code() {
     }
     assert_eq!(llamac(&["compile", "--no-such-flag"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_rope_that_is_stretched_for_the_whole_context_is_said() {
+    let folder = common::copy_model("tiny-llama3");
+    let path = folder.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["rope_scaling"] = serde_json::json!({ "rope_type": "dynamic", "factor": 2.0 });
+    config["max_position_embeddings"] = 256.into();
+    fs::write(&path, config.to_string()).unwrap();
+    let out = folder.path().join("out.llx");
+    let said = |context| {
+        let args = ["compile", text(folder.path()), "-o", text(&out), "--max-context", context];
+        let done = Command::new(env!("CARGO_BIN_EXE_llamac")).args(args).output().unwrap();
+        assert!(done.status.success());
+        String::from_utf8(done.stderr).unwrap()
+    };
+    assert!(said("512").contains("fixed for sequences of 512"));
+    assert!(!said("256").contains("fixed for"));
+}

@@ -66,6 +66,11 @@ pub trait Source: Sync {
         out.chunks_exact_mut(width.max(1)).zip(row..).try_for_each(|(out, row)| self.part(name, row, columns, start, out))
     }
 
+    /// The bytes of a row in memory, little-endian, and their type, if there are such: what is stored as it is wanted need not be widened.
+    fn stored(&self, _name: &str, _row: usize) -> Option<(DType, &[u8])> {
+        None
+    }
+
     /// What the rows of the tensor, or of the matrix that is made of it, are multiplied with, if it is known. Tensors that are multiplied
     /// with the same input give the same object.
     fn moments(&self, _name: &str) -> Option<Arc<Moments>> {

@@ -2,7 +2,13 @@
 //! constants. No behaviour is here. Everything is append-only: a field never moves, `ABI_VERSION` rises when one is added.
 
 /// Version of every structure in this file. An artifact records the one it was compiled for.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
+
+/// Since this version compiled code passes over calls whose function is [`SKIPPED`].
+pub const ABI_SKIPS: u32 = 3;
+
+/// Number of no function: see [`ScheduleEntry::function`].
+pub const SKIPPED: u64 = u64::MAX;
 
 /// Rows of a weight matrix are stored in blocks of this many: one 64-byte line is 16 rows x 4 bytes.
 pub const ROWS: usize = 16;
@@ -111,7 +117,7 @@ pub struct KvGroup {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ScheduleEntry {
-    /// Which compiled function (its index in the step program).
+    /// Which compiled function (its index in the step program), or [`SKIPPED`]: code counts entries, so a call that is not wanted keeps its place.
     pub function: u64,
     /// Byte offset of the call's weights in the weight section.
     pub weights: u64,

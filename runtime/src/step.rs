@@ -1,7 +1,7 @@
 //! The engine: runs compiled steps over ragged batches. It owns what a step needs (code, weights, arena, cache, threads) and knows no
 //! text and no sampling.
 
-use crate::abi::{Barrier, Kernel, SCRATCH_BYTES, ScheduleEntry, StepContext, StepFn, Work};
+use crate::abi::{ABI_SKIPS, Barrier, Kernel, SCRATCH_BYTES, SKIPPED, ScheduleEntry, StepContext, StepFn, Work};
 use crate::artifact::{Artifact, ArtifactError};
 use crate::batch::{SeqInput, StepRows, chunks};
 use crate::kv::KvCache;
@@ -25,7 +25,7 @@ pub struct EngineOptions {
     pub max_batch: Option<usize>,
     /// How weights come into memory.
     pub load: LoadMode,
-    /// Run only these entries of the schedule, in this order; empty: all. For check vectors.
+    /// Run only these entries of the schedule, in the schedule's order; empty: all. For check vectors.
     pub schedule: Vec<usize>,
 }
 
@@ -58,6 +58,13 @@ pub enum EngineError {
         found: usize,
         /// Values from 1 to this are possible.
         most: usize,
+    },
+    /// The artifact's code cannot do what is asked; code that is compiled now can.
+    TooOld {
+        /// `abi::ABI_VERSION` when it was compiled.
+        abi: u32,
+        /// The first version that can.
+        needs: u32,
     },
     /// A sequence would become longer than it may.
     ContextFull {
@@ -104,6 +111,7 @@ impl EngineError {
             EngineError::OutOfMemory { .. } => "out-of-memory",
             EngineError::Threads { .. } => "threads",
             EngineError::BadOption { .. } => "bad-option",
+            EngineError::TooOld { .. } => "too-old",
             EngineError::ContextFull { .. } => "context-full",
             EngineError::BadToken { .. } => "bad-token",
             EngineError::BadSlot { .. } | EngineError::NoTokens { .. } => "bad-batch",
@@ -121,6 +129,7 @@ impl EngineError {
                 "choose a number in this range".to_owned()
             }
             EngineError::BadOption { what, .. } => format!("compile again with a larger --{}", what.replace('_', "-")),
+            EngineError::TooOld { .. } => "compile the model again".to_owned(),
             EngineError::ContextFull { .. } => "shorten the text, or compile with a larger --max-context".to_owned(),
             EngineError::BadToken { .. } => "use the tokenizer of this artifact".to_owned(),
             EngineError::BadSlot { .. } | EngineError::NoTokens { .. } => "this is a mistake in the calling program".to_owned(),
@@ -136,6 +145,12 @@ impl fmt::Display for EngineError {
             EngineError::OutOfMemory { what, bytes, error } => write!(f, "no memory for the {what}, {bytes} bytes: {error}"),
             EngineError::Threads { threads, error } => write!(f, "cannot start {threads} threads: {error}"),
             EngineError::BadOption { what, found, most } => write!(f, "{what} is {found}, this artifact allows 1 to {most}"),
+            EngineError::TooOld { abi, needs } => {
+                write!(
+                    f,
+                    "the code has ABI {abi} and cannot pass over layers, which checking some of them takes: that came with ABI {needs}"
+                )
+            }
             EngineError::ContextFull { slot, length, new, max } => {
                 write!(f, "sequence {slot} has {length} tokens and cannot take {new} more: the limit is {max}")
             }
@@ -252,7 +267,15 @@ impl Engine {
         };
         let schedule = match options.schedule.as_slice() {
             [] => meta.schedule.clone(),
-            some => some.iter().map(entry).collect::<Result<_, _>>()?,
+            _ if meta.target.abi < ABI_SKIPS => return Err(EngineError::TooOld { abi: meta.target.abi, needs: ABI_SKIPS }),
+            some => {
+                let mut kept = meta.schedule.iter().map(|call| ScheduleEntry { function: SKIPPED, ..*call }).collect::<Vec<_>>();
+                for at in some {
+                    let call = entry(at)?;
+                    kept[*at] = call;
+                }
+                kept
+            }
         };
         let memory = |what, bytes: u64| {
             let region = usize::try_from(bytes).map_err(io::Error::other).and_then(Region::anonymous);

@@ -3,7 +3,7 @@
 use crate::fixture::Fixture;
 use crate::numbers::argmax;
 use llamac::calibrate::Text;
-use llamac::driver::{self, CompileOptions};
+use llamac::driver::{self, Check, CompileOptions};
 use llamac_runtime::artifact::{Artifact, OpenOptions};
 use llamac_runtime::batch::{SeqInput, Want};
 use llamac_runtime::step::{Engine, EngineOptions};
@@ -30,7 +30,7 @@ pub fn artifact(folder: &Path, fixture: &Fixture, quant: &str, target: &str) -> 
                 calibrate: plain.map(|_| Text::Default),
                 target: target.into(),
                 max_context: Some(1024),
-                check: false,
+                check: Check::None,
                 ..CompileOptions::default()
             };
             driver::compile(&fixture.model, &out, &options, &driver::Silent).unwrap_or_else(|e| panic!("{}: {e}", fixture.name));

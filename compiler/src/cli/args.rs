@@ -127,7 +127,6 @@ impl BuildArgs {
             max_context: self.max_context,
             max_batch: self.max_batch,
             max_step: self.max_step,
-            check: true,
             ..CompileOptions::default()
         }
     }

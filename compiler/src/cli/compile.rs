@@ -3,7 +3,7 @@
 use super::args::{BuildArgs, ChoiceArgs};
 use super::output::{self, Progress};
 use crate::diag::Result;
-use crate::driver::{self, Summary};
+use crate::driver::{self, Check, Summary};
 use llamac_passes::check::{Checked, Row};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ impl driver::Progress for Bar {
 
 pub(super) fn main(args: &CompileArgs) -> Result<()> {
     let options = args.choice.add_to(driver::CompileOptions {
-        check: !args.no_check,
+        check: if args.no_check { Check::None } else { Check::Fitting },
         check_passes: args.check_passes,
         report: args.report.clone(),
         ..args.build.options()

@@ -160,7 +160,7 @@ fn compile(args: &RunArgs, clock: &mut Clock) -> Result<Artifact> {
         eprintln!("[compiling {model} into a temporary file; `llamac compile {model} -o OUT.llx` keeps it]");
     }
     let bar = Bar::new(args.machine.quiet);
-    let options = driver::CompileOptions { check: false, ..args.build.options() };
+    let options = driver::CompileOptions { check: driver::Check::None, ..args.build.options() };
     let summary = driver::compile(&args.model, &out, &options, &bar);
     bar.finish();
     let summary = summary?;

@@ -65,25 +65,17 @@ fn layers(b: &mut FunctionBuilder<'_>, program: &Program, first: usize, count: u
     let kv = b.ins().load(I64, flags, entry, offset_of!(ScheduleEntry, kv) as i32);
     let area = b.ins().iadd(weights, offset);
     let kind = b.ins().load(I64, flags, entry, offset_of!(ScheduleEntry, function) as i32);
-    // A model has a handful of layer kinds: a chain of comparisons.
-    for (i, function) in kinds.iter().enumerate() {
+    // A model has a handful of layer kinds: a chain of comparisons, with nothing at its end: `abi::SKIPPED`.
+    for function in kinds {
         let (this, other) = (b.create_block(), b.create_block());
-        if i + 1 < kinds.len() {
-            let is = b.ins().icmp_imm_u(IntCC::Equal, kind, *function as i64);
-            b.ins().brif(is, this, &[], other, &[]);
-        } else {
-            b.ins().jump(this, &[]);
-        }
+        let is = b.ins().icmp_imm_u(IntCC::Equal, kind, function as i64);
+        b.ins().brif(is, this, &[], other, &[]);
         b.switch_to_block(this);
-        call(b, Symbol::Function(*function as usize), &[ctx, thread, area, kv]);
+        call(b, Symbol::Function(function as usize), &[ctx, thread, area, kv]);
         b.ins().jump(next, &[]);
-        if i + 1 < kinds.len() {
-            b.switch_to_block(other);
-        }
+        b.switch_to_block(other);
     }
-    if kinds.is_empty() {
-        b.ins().jump(next, &[]);
-    }
+    b.ins().jump(next, &[]);
     b.switch_to_block(next);
     let following = b.ins().iadd_imm_s(entry, size);
     b.ins().jump(head, &[BlockArg::Value(following)]);

@@ -42,6 +42,20 @@ fn pack<const N: usize>(panel: &[f32], k: usize, out: &mut [u8], word: impl Fn([
     }
 }
 
+/// As [`Packer`], of rows that are stored in the format's type: their bytes in words of four. Rows that are `None` and what is missing at the end
+/// of short ones are not written.
+pub(super) fn pack_stored(rows: &[Option<&[u8]>; ROWS], out: &mut [u8]) {
+    const LINES: usize = 16;
+    for (lines, first) in out.as_chunks_mut::<{ ROWS * 4 }>().0.chunks_mut(LINES).zip((0..).step_by(LINES * 4)) {
+        for (r, row) in rows.iter().enumerate() {
+            let Some(row) = row.and_then(|row| row.get(first..)) else { continue };
+            for (line, word) in lines.iter_mut().zip(row.as_chunks::<4>().0) {
+                line[4 * r..][..4].copy_from_slice(word);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +80,22 @@ mod tests {
             half::bf16::from_le_bytes(out[line * 64 + row * 4 + i * 2..][..2].try_into().unwrap()).to_f32()
         };
         assert_eq!((at(0, 0, 1), at(0, 15, 0), at(1, 2, 1)), (1.0, 60.0, 11.0));
+    }
+
+    /// Whole lines, a short end, and a row of padding.
+    #[test]
+    fn stored_rows_are_packed_like_their_values() {
+        for k in [64usize, 70] {
+            let values: Vec<f32> = (0..ROWS * k).map(|i| half::bf16::from_f32(i as f32 * 0.37).to_f32()).collect();
+            let padded = k.next_multiple_of(BF16.k_unit);
+            let mut panel = vec![0.0; ROWS * padded];
+            (0..ROWS - 1).for_each(|r| panel[r * padded..][..k].copy_from_slice(&values[r * k..][..k]));
+            let bytes: Vec<u8> = values.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect();
+            let rows = std::array::from_fn(|r| (r < ROWS - 1).then(|| &bytes[r * k * 2..][..k * 2]));
+            let (mut expected, mut found) = (vec![0; BF16.block_bytes(padded)], vec![0; BF16.block_bytes(padded)]);
+            pack_bf16(&panel, padded, &mut expected);
+            pack_stored(&rows, &mut found);
+            assert!(found == expected, "{k}");
+        }
     }
 }

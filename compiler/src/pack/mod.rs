@@ -10,6 +10,7 @@ use crate::diag::{Diag, Result};
 use crate::lower::program::WeightForm;
 use crate::lower::{Program, WeightItem};
 use formats::{Packer, packer};
+use llamac_ir::dtype::DType;
 use llamac_ir::eval::quant::Codes;
 use llamac_ir::recipe::{Prepared, Source};
 use llamac_runtime::abi::ROWS;
@@ -245,6 +246,18 @@ impl Job<'_> {
         Ok(&mut ahead.codes[row - ahead.first])
     }
 
+    /// The bytes of sixteen rows, if the checkpoint has all of them in the format's type and order.
+    fn stored(&self, sources: &[Option<usize>; ROWS], columns: &Columns, format: &WeightFormat) -> Option<[Option<&[u8]>; ROWS]> {
+        let dtype = DType::from_name(format.name)?;
+        columns.plain()?;
+        let mut rows = [None; ROWS];
+        for (bytes, row) in rows.iter_mut().zip(sources) {
+            let Some(row) = *row else { continue };
+            *bytes = Some(self.prepared.stored(row, dtype).filter(|b| b.len().is_multiple_of(4))?);
+        }
+        Some(rows)
+    }
+
     /// Packs sixteen rows into `room.out[at..]`; rows of padding are zero.
     fn block(
         &self,
@@ -256,6 +269,10 @@ impl Job<'_> {
         at: usize,
     ) -> Result<()> {
         let k = columns.padded().next_multiple_of(format.k_unit);
+        if let Some(rows) = self.stored(sources, columns, format) {
+            formats::pack_stored(&rows, &mut room.out[at..][..format.block_bytes(k)]);
+            return Ok(());
+        }
         // What is not written below is padding; where nothing is padded, clearing would cost as much as reading.
         if k != self.prepared.columns() || sources.contains(&None) {
             room.panel.clear();

@@ -168,6 +168,20 @@ impl<'a> Prepared<'a> {
         }
     }
 
+    /// The bytes of row `row`, little-endian, if it is a row of a source that is stored in this type.
+    pub fn stored(&self, row: usize, dtype: DType) -> Option<&[u8]> {
+        match &self.node {
+            Node::Source(source, name) => source.stored(name, row).filter(|(stored, _)| *stored == dtype).map(|(_, bytes)| bytes),
+            Node::Round(to, of) if *to == dtype => of.stored(row, dtype),
+            Node::Below(parts) => {
+                let (first, part) = part_of(parts, row);
+                part.stored(row - first, dtype)
+            }
+            Node::PermutedRows(head, of) => of.stored(before_permutation(row, *head), dtype),
+            _ => None,
+        }
+    }
+
     /// The expert that a row belongs to.
     pub(super) fn expert(&self, row: usize, feedback: &Feedback) -> usize {
         row / (self.rows / feedback.experts())

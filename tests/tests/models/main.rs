@@ -2,6 +2,7 @@
 //! module says what it tests.
 
 mod accuracy;
+mod check_vectors;
 mod llama4;
 mod old_artifacts;
 mod same_bits;

@@ -5,6 +5,7 @@ use super::dtype::FileDType;
 use super::header::{Header, MAX_HEADER, parse_header};
 use super::index::{INDEX_FILE, SINGLE_FILE, nothing_to_read, parse_index};
 use crate::diag::{Diag, Result, Warning};
+use llamac_ir::dtype::DType;
 use llamac_ir::recipe::Source;
 use memmap2::{Advice, Mmap, UncheckedAdvice};
 use std::collections::BTreeMap;
@@ -177,6 +178,11 @@ impl Source for Checkpoint {
     fn part(&self, name: &str, row: usize, _: usize, start: usize, out: &mut [f32]) -> std::result::Result<(), String> {
         let tensor = self.tensor(name).ok_or_else(|| format!("no tensor `{name}`"))?;
         tensor.part(row, start, out).map_err(|e| format!("tensor `{name}`: {e}"))
+    }
+
+    fn stored(&self, name: &str, row: usize) -> Option<(DType, &[u8])> {
+        let tensor = self.tensor(name)?;
+        Some((tensor.dtype.ir?, tensor.row_bytes(row)?))
     }
 
     fn patch(&self, name: &str, row: usize, _: usize, start: usize, width: usize, out: &mut [f32]) -> std::result::Result<(), String> {
