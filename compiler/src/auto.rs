@@ -36,8 +36,8 @@ pub enum Budget {
     Divergence(f64),
 }
 
-/// Formats that matrices of layers may get; embedding and head get one of the last three.
-const FORMATS: [DType; 4] = [DType::Q4G128, DType::Q4G64, DType::Q4G32, DType::Q8];
+/// Formats that matrices of layers may get; embedding and head get one of the last four.
+const FORMATS: [DType; 5] = [DType::Q4G128, DType::Q4G64, DType::Q4G32, DType::Q6G32, DType::Q8];
 
 /// The format in which the loss of each group is measured.
 const PROBE: usize = 1;
@@ -300,9 +300,9 @@ mod tests {
     }
 
     fn site(layer: usize, loss: f64) -> Site {
-        let choices = FORMATS.iter().zip([100, 110, 120, 200]).zip([1.0, 0.9, 0.8, 0.0]);
+        let choices = FORMATS.iter().zip([100, 110, 120, 165, 200]).zip([1.0, 0.9, 0.8, 0.1, 0.0]);
         let choices = choices.map(|((_, bytes), part)| Choice { bytes, loss: loss * part }).collect();
-        let bits = vec![800.0, 880.0, 960.0, 1600.0];
+        let bits = vec![800.0, 880.0, 960.0, 1320.0, 1600.0];
         Site { func: "layer".into(), layer: Some(layer), weights: vec!["w".into()], elements: 200, choices, bits }
     }
 

@@ -284,7 +284,7 @@ impl Planned {
 fn needs_quant(found: &str) -> Diag {
     Diag::new("option", "--calibrate is for quantized weights")
         .found(format_args!("--quant {found}"))
-        .expected("int4, int8, q8g32, q4g32, q4g64 or q4g128")
+        .expected("int4, int8, q8g32, q6g32, q4g32, q4g64 or q4g128")
         .help("add --quant int4, or leave --calibrate out")
 }
 

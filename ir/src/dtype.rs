@@ -18,6 +18,7 @@ pub enum DType {
     Q4G64,
     Q4G128,
     U8,
+    Q6G32,
 }
 
 /// What a [`DType`] is made of.
@@ -60,6 +61,7 @@ pub const DTYPES: &[DTypeInfo] = &[
     quantized(DType::Q4G64, "q4g64", 4, 64, DType::F16),
     quantized(DType::Q4G128, "q4g128", 4, 128, DType::F16),
     plain(DType::U8, "u8", 8, false),
+    quantized(DType::Q6G32, "q6g32", 6, 32, DType::F16),
 ];
 
 impl DType {

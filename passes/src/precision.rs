@@ -28,6 +28,7 @@ pub const PRECISIONS: &[Precision] = &[
     quantized("int4", DType::Q4G32),
     quantized("q8g32", DType::Q8G32),
     quantized("q4g32", DType::Q4G32),
+    quantized("q6g32", DType::Q6G32),
     quantized("q4g64", DType::Q4G64),
     quantized("q4g128", DType::Q4G128),
 ];

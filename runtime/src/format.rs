@@ -121,6 +121,12 @@ pub const Q4G32: WeightFormat = q4("q4g32", 32);
 pub const Q4G64: WeightFormat = q4("q4g64", 64);
 /// int4 in groups of 128: 4.125 bits.
 pub const Q4G128: WeightFormat = q4("q4g128", 128);
+/// int6 in groups of 32, symmetric, a f16 scale for each group: 6.5 bits.
+///
+/// A unit is two groups and a line of scales, as in int4. A group is four lines with the low four bits of `q + 32`, as int4 has them, then two
+/// lines of high bits: byte `4r + i` of line `h` has, from its lowest bits, those of columns `16h + i`, `16h + 4 + i`, `16h + 8 + i` and
+/// `16h + 12 + i` (`q` in -32..=31).
+pub const Q6G32: WeightFormat = WeightFormat { name: "q6g32", k_unit: 64, unit_bytes: 13 * 64, trailer_bytes: 0, act: Act::I8 };
 /// int8 with one scale for a row: `[K/4][16 rows][4]` bytes `q + 128` (`q` in -127..=127), a trailer of 16 f32 scales.
 pub const Q8: WeightFormat = WeightFormat { name: "q8", k_unit: 32, unit_bytes: 512, trailer_bytes: 64, act: Act::I8 };
 /// int8 in groups of 32. A unit is two groups: `[64/4][16 rows][4]` bytes `q + 128`, then one line of 16 f16 scales of the first and 16
@@ -128,7 +134,7 @@ pub const Q8: WeightFormat = WeightFormat { name: "q8", k_unit: 32, unit_bytes: 
 pub const Q8G32: WeightFormat = WeightFormat { name: "q8g32", k_unit: 64, unit_bytes: 1088, trailer_bytes: 0, act: Act::I8 };
 
 /// Every packed weight format. A new one is a line here, a packer (`compiler/src/pack`) and kernel rows (`kernels/table.rs`).
-pub const WEIGHT_FORMATS: &[WeightFormat] = &[F32, BF16, Q4G32, Q4G64, Q4G128, Q8, Q8G32];
+pub const WEIGHT_FORMATS: &[WeightFormat] = &[F32, BF16, Q4G32, Q4G64, Q4G128, Q8, Q8G32, Q6G32];
 
 /// Feature dimensions of activations and weights are padded with zeros to a multiple of this in the step program.
 pub const FEATURE_PAD: usize = 16;

@@ -15,9 +15,10 @@ pub(super) struct BuildArgs {
     /// Weight format. Without it: bf16, or f32 if the checkpoint is f32.
     ///
     /// int4 (q4g32: a scale for each 32 columns) and int8 (q8: a scale for each row) quantize the matrices of the layers, round the inputs of matrix
-    /// products to int8, keep embedding and head in int8 and the KV cache in bf16. q4g64, q4g128 and q8g32 are the same with other groups. bf16 keeps a bf16 checkpoint's weights bit for bit, rounds the inputs of matrix products to bf16 and keeps the KV cache in bf16;
-    /// everything else is f32. f32 computes everything in f32. auto chooses among q4g128, q4g64, q4g32 and q8 for each group of matrices in each
-    /// layer, under --size or --max-kl.
+    /// products to int8, keep embedding and head in int8 and the KV cache in bf16. q4g64, q4g128 and q8g32 are the same with other groups, q6g32 has 6 bits. bf16 keeps a bf16
+    /// checkpoint's weights bit for bit, rounds the inputs of matrix products to bf16 and keeps the KV cache in bf16; everything else is f32.
+    /// f32 computes everything in f32. auto chooses among q4g128, q4g64, q4g32, q6g32 and q8 for each group of matrices in each layer, under
+    /// --size or --max-kl.
     #[arg(long, value_name = "FORMAT", value_parser = clap::builder::PossibleValuesParser::new(PRECISIONS.iter().map(|p| p.name).chain(["auto"])))]
     pub(super) quant: Option<String>,
     /// CPU to compile for: `native`, `x86_64-v2`, `x86_64-v3`, `x86_64-v4`, with `+feature` added. See `llamac targets`.

@@ -22,7 +22,9 @@ pub(super) fn pack_row(format: &WeightFormat, info: &DTypeInfo, row: &mut Codes,
     // Lines of one unit that hold codes.
     let lines = (format.unit_bytes - if by_row { 0 } else { LINE }) / LINE;
     let place = |n: usize| n / lines * format.unit_bytes + n % lines * LINE + 4 * lane;
-    if info.bits == 4 {
+    if info.bits == 6 {
+        pack_six(&row.codes, lines / 2, lane, format.unit_bytes, out);
+    } else if info.bits == 4 {
         for (n, q) in row.codes.as_chunks::<8>().0.iter().enumerate() {
             let code = |i: usize| (q[i] + 8) as u8;
             let bytes: [u8; 4] = std::array::from_fn(|i| code(i) | code(i + 4) << 4);
@@ -41,6 +43,18 @@ pub(super) fn pack_row(format: &WeightFormat, info: &DTypeInfo, row: &mut Codes,
     for (group, scale) in row.scales.iter().enumerate() {
         let at = (group / 2 + 1) * format.unit_bytes - LINE + group % 2 * LINE / 2 + 2 * lane;
         out[at..][..2].copy_from_slice(&f16::from_f32(*scale).to_le_bytes());
+    }
+}
+
+/// Codes of 6 bits, groups of `lines` lines; `out` has zeros where they go.
+fn pack_six(codes: &[i8], lines: usize, lane: usize, unit_bytes: usize, out: &mut [u8]) {
+    for (group, codes) in codes.chunks_exact(32).enumerate() {
+        let first = group / 2 * unit_bytes + group % 2 * lines * LINE + 4 * lane;
+        for (i, q) in codes.iter().enumerate() {
+            let (code, i) = ((q + 32) as u8, (i / 4, i % 4));
+            out[first + i.0 / 2 * LINE + i.1] |= (code & 15) << (i.0 % 2 * 4);
+            out[first + (4 + i.0 / 4) * LINE + i.1] |= (code >> 4) << (i.0 % 4 * 2);
+        }
     }
 }
 

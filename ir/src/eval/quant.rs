@@ -25,7 +25,7 @@ pub fn round(dtype: DType, row: &mut [f32]) -> Result<(), String> {
         DType::F32 => {}
         DType::F16 => row.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32()),
         DType::Bf16 => row.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
-        DType::Q8 | DType::Q8G32 | DType::Q4G32 | DType::Q4G64 | DType::Q4G128 => {
+        DType::Q8 | DType::Q8G32 | DType::Q4G32 | DType::Q4G64 | DType::Q4G128 | DType::Q6G32 => {
             let mut codes = Codes::default();
             quantize(dtype, row, &mut codes)?;
             codes.values(row);
@@ -76,7 +76,7 @@ pub fn round_for(dtype: DType, row: &mut [f32], expert: usize, feedback: &Feedba
 fn grid(dtype: DType) -> Result<(usize, Grid), String> {
     let info = dtype.info();
     match (info.scale, info.bits) {
-        (Some(scale), 4 | 8) => Ok((info.group as usize, Grid { bits: info.bits, half: scale == DType::F16 })),
+        (Some(scale), 4 | 6 | 8) => Ok((info.group as usize, Grid { bits: info.bits, half: scale == DType::F16 })),
         _ => Err(format!("found {dtype}, expected a quantized type")),
     }
 }

@@ -208,6 +208,17 @@ pub static KERNELS: &[KernelRow] = &[
     row!(GENERIC, "expert_rows", "", "expert_rows_generic", ANY, 1, moe::expert_rows),
     row!(GENERIC, "moe_combine", "", "moe_combine_generic", ANY, 1, moe::moe_combine),
     row!(GENERIC, "attn_temperature", "", "attn_temperature_generic", ANY, 1, moe::attn_temperature),
+    row!(GENERIC, "gather", "q6g32", "gather_q6g32_generic", ANY, 1, quant::generic::gather_q6g32),
+    row!(GENERIC, "dot", "q6g32", "dot_q6g32_i8_1x64_generic", 1, 64, quant::generic::dot_q6g32),
+    row!(GENERIC, "dot", "q6g32", "dot_q6g32_i8_4x4_generic", 4, 4, quant::generic::dot_q6g32),
+    row!(AVX2F16C, "dot", "q6g32", "dot_q6g32_i8_1x64_avx2", 1, 64, quant::avx2::q6g32_one),
+    row!(AVX2F16C, "dot", "q6g32", "dot_q6g32_i8_4x4_avx2", 4, 4, quant::avx2::q6g32),
+    row!(AVXVNNI, "dot", "q6g32", "dot_q6g32_i8_1x64_avxvnni", 1, 64, quant::avxvnni::q6g32),
+    row!(AVXVNNI, "dot", "q6g32", "dot_q6g32_i8_4x4_avxvnni", 4, 4, quant::avxvnni::q6g32),
+    row!(AVX512, "dot", "q6g32", "dot_q6g32_i8_1x64_avx512", 1, 64, quant::avx512::q6g32),
+    row!(AVX512, "dot", "q6g32", "dot_q6g32_i8_4x4_avx512", 4, 4, quant::avx512::q6g32),
+    row!(AVX512VNNI, "dot", "q6g32", "dot_q6g32_i8_1x64_avx512vnni", 1, 64, quant::avx512::vnni_q6g32),
+    row!(AVX512VNNI, "dot", "q6g32", "dot_q6g32_i8_12x4_avx512vnni", 12, 4, quant::avx512::vnni_q6g32),
 ];
 
 /// The kernel of a name, if this CPU can run it.

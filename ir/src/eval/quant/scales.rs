@@ -7,7 +7,7 @@ use half::f16;
 /// A row of a quantized type.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Codes {
-    /// Whole numbers: -8..=7 for 4 bits, -127..=127 for 8.
+    /// Whole numbers: -8..=7 for 4 bits, -32..=31 for 6, -127..=127 for 8.
     pub codes: Vec<i8>,
     /// One for each group; may be negative.
     pub scales: Vec<f32>,
@@ -36,7 +36,7 @@ impl Codes {
 /// The numbers that a format can hold.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Grid {
-    /// Bits of a code: 4 or 8.
+    /// Bits of a code: 4, 6 or 8.
     pub(super) bits: u32,
     /// Whether scales are rounded to f16.
     pub(super) half: bool,
@@ -45,13 +45,21 @@ pub(super) struct Grid {
 impl Grid {
     /// The smallest and the largest code.
     pub(super) const fn range(self) -> (f32, f32) {
-        if self.bits == 4 { (-8.0, 7.0) } else { (-127.0, 127.0) }
+        match self.bits {
+            4 => (-8.0, 7.0),
+            6 => (-32.0, 31.0),
+            _ => (-127.0, 127.0),
+        }
     }
 
     /// The scale for a group; `weights` say how much an error counts in each column.
     #[inline(always)]
     pub(super) fn scale(self, part: &[f32], weights: &[f32]) -> f32 {
-        let wanted = if self.bits == 4 { four_bits(part, weights) } else { largest(part).abs() / 127.0 };
+        let wanted = match self.bits {
+            4 => searched(part, weights, self.range(), &LARGEST_OF_4),
+            6 => searched(part, weights, self.range(), &LARGEST_OF_6),
+            _ => largest(part).abs() / 127.0,
+        };
         if self.half { half(wanted) } else { wanted }
     }
 }
@@ -81,7 +89,7 @@ wide! {
     }
 }
 
-/// Weights of columns that count alike; no group of 4 bits is longer.
+/// Weights of columns that count alike; no group whose scale is searched is longer.
 const ONES: [f32; 128] = [1.0; 128];
 
 /// 1 over a scale, 0 for 0.
@@ -93,22 +101,25 @@ pub(super) fn inverse(scale: f32) -> f32 {
 /// Candidates that are tried at a time, one in each lane.
 const TRIES: usize = 8;
 
-/// Codes that the largest element of a group may get. It gets a negative one, because there is one more of them; above 8 it is cut off.
+/// Codes of 4 bits that the largest element of a group may get. It gets a negative one, because there is one more of them; above 8 it is cut off.
 /// More candidates lower the squared error by less than a thousandth, on normal, on Laplace and on trained weights.
-const LARGEST: [f32; TRIES] = [6.8, 7.2, 7.5, 7.8, 8.1, 8.4, 8.8, 9.4];
+const LARGEST_OF_4: [f32; TRIES] = [6.8, 7.2, 7.5, 7.8, 8.1, 8.4, 8.8, 9.4];
+
+/// The same of 6 bits, cut off above 32.
+const LARGEST_OF_6: [f32; TRIES] = [29.5, 30.2, 30.8, 31.3, 31.8, 32.3, 32.8, 33.6];
 
 /// The scale with the least squared error among those that least squares gives for the codes of each candidate.
 #[inline(always)]
-fn four_bits(part: &[f32], weights: &[f32]) -> f32 {
+fn searched(part: &[f32], weights: &[f32], (low, high): (f32, f32), tries: &[f32; TRIES]) -> f32 {
     let most = largest(part);
     if most == 0.0 || !most.is_finite() {
         return most;
     }
-    let inverse = LARGEST.map(|code| -code / most);
+    let inverse = tries.map(|code| -code / most);
     let (mut xq, mut qq) = ([0.0f32; TRIES], [0.0f32; TRIES]);
     for (x, w) in part.iter().zip(weights) {
         for i in 0..TRIES {
-            let q = nearest(x * inverse[i], -8.0, 7.0);
+            let q = nearest(x * inverse[i], low, high);
             let wq = w * q;
             xq[i] += x * wq;
             qq[i] += q * wq;
@@ -117,7 +128,7 @@ fn four_bits(part: &[f32], weights: &[f32]) -> f32 {
     // The error is |x|^2 - (x.q)^2 / |q|^2. Weights of zero leave nothing to compare.
     let fits: [f32; TRIES] = std::array::from_fn(|i| xq[i] / qq[i]);
     let gains: [f32; TRIES] = std::array::from_fn(|i| xq[i] * fits[i]);
-    let (mut best, mut scale) = (0.0, -most / 8.0);
+    let (mut best, mut scale) = (0.0, most / low);
     for (gain, fit) in gains.into_iter().zip(fits) {
         let better = gain > best;
         best = if better { gain } else { best };

@@ -1,6 +1,6 @@
 //! AVX2: `vpmaddubsw` into sums of 16 bits, which 32 columns of int4 cannot overflow (8 * 2 * 15 * 127 < 2^15).
 
-use super::dot::{ByRow, Eight, Four, by_4, one};
+use super::dot::{ByRow, Eight, Four, Six, by_4, one};
 use super::ints::Ints;
 use super::{panel, peak};
 use crate::kernels::avx2::Avx2;
@@ -51,6 +51,21 @@ pub(super) unsafe fn halves(at: *const u8) -> ([__m256i; 2], [__m256i; 2]) {
         let (mask, v) = (_mm256_set1_epi8(15), line(at));
         let high = |v| _mm256_and_si256(_mm256_srli_epi16::<4>(v), mask);
         ([_mm256_and_si256(v[0], mask), _mm256_and_si256(v[1], mask)], [high(v[0]), high(v[1])])
+    }
+}
+
+/// 8 columns of int6: see [`Ints::sixes`].
+#[inline(always)]
+pub(super) unsafe fn sixes(low: *const u8, high: *const u8, odd: bool) -> ([__m256i; 2], [__m256i; 2]) {
+    // SAFETY: as for [`Ints`].
+    unsafe {
+        let ((a, b), high) = (halves(low), line(high));
+        // Bits 4 and 5 of a code; what the shifts move into another byte is cut off.
+        let bits = _mm256_set1_epi8(0x30);
+        let first = |h| _mm256_and_si256(if odd { h } else { _mm256_slli_epi16::<4>(h) }, bits);
+        let second = |h| _mm256_and_si256(if odd { _mm256_srli_epi16::<2>(h) } else { _mm256_slli_epi16::<2>(h) }, bits);
+        let with = |code: [__m256i; 2], high: [__m256i; 2]| [_mm256_or_si256(code[0], high[0]), _mm256_or_si256(code[1], high[1])];
+        (with(a, [first(high[0]), first(high[1])]), with(b, [second(high[0]), second(high[1])]))
     }
 }
 
@@ -127,6 +142,27 @@ impl Ints for Ints2 {
         }
     }
     #[inline(always)]
+    unsafe fn start(x: i32) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe { [_mm256_set1_epi32(x); 2] }
+    }
+    #[inline(always)]
+    unsafe fn sixes(low: *const u8, high: *const u8, odd: bool) -> ([__m256i; 2], [__m256i; 2]) {
+        // SAFETY: see `zero`.
+        unsafe { sixes(low, high, odd) }
+    }
+    /// Two products of 6 bits fit 16 bits: 4 * 63 * 127 < 2^15.
+    #[inline(always)]
+    unsafe fn add_sixes<const M: usize>(sums: [__m256i; 2], w: ([__m256i; 2], [__m256i; 2]), x: *const u8) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe {
+            let (ones, x) = (_mm256_set1_epi16(1), [splat(x), splat(x.add(4))]);
+            let narrow = |a, b| _mm256_add_epi16(_mm256_maddubs_epi16(a, x[0]), _mm256_maddubs_epi16(b, x[1]));
+            let wide = |a, b| _mm256_madd_epi16(narrow(a, b), ones);
+            Self::add(sums, [wide(w.0[0], w.1[0]), wide(w.0[1], w.1[1])])
+        }
+    }
+    #[inline(always)]
     unsafe fn eight(at: *const u8) -> Signed {
         // SAFETY: see `zero`.
         unsafe {
@@ -173,6 +209,8 @@ kernels! {
     q4g64 = by_4::<Ints2, Four<64>>;
     /// int4 in groups of 128.
     q4g128 = by_4::<Ints2, Four<128>>;
+    /// int6 in groups of 32.
+    q6g32 = by_4::<Ints2, Six>;
     /// int8 by rows.
     q8 = by_4::<Ints2, ByRow>;
     /// int8 in groups of 32.
@@ -193,6 +231,8 @@ kernels! {
     q4g64_one = one::<Ints2, Four<64>, STREAMS>;
     /// One row.
     q4g128_one = one::<Ints2, Four<128>, STREAMS>;
+    /// One row.
+    q6g32_one = one::<Ints2, Six, STREAMS>;
     /// One row.
     q8_one = one::<Ints2, ByRow, STREAMS>;
     /// One row.

@@ -1,7 +1,7 @@
 //! AVX-512: `vpdpbusd` on zmm registers where there is VNNI; elsewhere `vpmaddubsw` into sums of 16 bits, which 32 columns of int4 cannot
 //! overflow.
 
-use super::dot::{ByRow, Eight, Four, by_4, by_12};
+use super::dot::{ByRow, Eight, Four, Six, by_4, by_12};
 use super::ints::Ints;
 use super::peak;
 use crate::kernels::avx512::Avx512;
@@ -68,6 +68,23 @@ macro_rules! common {
             }
         }
         #[inline(always)]
+        unsafe fn start(x: i32) -> __m512i {
+            // SAFETY: see `zero`.
+            unsafe { _mm512_set1_epi32(x) }
+        }
+        #[inline(always)]
+        unsafe fn sixes(low: *const u8, high: *const u8, odd: bool) -> (__m512i, __m512i) {
+            // SAFETY: see `zero`.
+            unsafe {
+                let ((a, b), h) = (Self::halves(low), _mm512_loadu_si512(high.cast()));
+                // Bits 4 and 5 of a code; what the shifts move into another byte is cut off.
+                let bits = _mm512_set1_epi8(0x30);
+                let first = if odd { h } else { _mm512_slli_epi16::<4>(h) };
+                let second = if odd { _mm512_srli_epi16::<2>(h) } else { _mm512_slli_epi16::<2>(h) };
+                (_mm512_or_si512(a, _mm512_and_si512(first, bits)), _mm512_or_si512(b, _mm512_and_si512(second, bits)))
+            }
+        }
+        #[inline(always)]
         unsafe fn narrow_zero() -> __m512i {
             // SAFETY: see `zero`.
             unsafe { Self::zero() }
@@ -96,6 +113,11 @@ impl Ints for Vnni512 {
     #[inline(always)]
     unsafe fn close(_total: __m512i, _offset: *const i32, sums: __m512i) -> __m512i {
         sums
+    }
+    #[inline(always)]
+    unsafe fn add_sixes<const M: usize>(sums: __m512i, w: (__m512i, __m512i), x: *const u8) -> __m512i {
+        // SAFETY: see `zero`.
+        unsafe { Self::add_four::<M>(Self::add_four::<M>(sums, w.0, x), w.1, x.add(4)) }
     }
     #[inline(always)]
     unsafe fn eight(at: *const u8) -> __m512i {
@@ -137,6 +159,15 @@ impl Ints for Ints512 {
     unsafe fn close(total: __m512i, offset: *const i32, sums: __m512i) -> __m512i {
         // SAFETY: see `zero`.
         unsafe { Self::add(Self::add(_mm512_madd_epi16(sums, _mm512_set1_epi16(1)), splat(offset.cast())), total) }
+    }
+    /// Two products of 6 bits fit 16 bits: 4 * 63 * 127 < 2^15.
+    #[inline(always)]
+    unsafe fn add_sixes<const M: usize>(sums: __m512i, w: (__m512i, __m512i), x: *const u8) -> __m512i {
+        // SAFETY: see `zero`.
+        unsafe {
+            let narrow = Self::add_four::<M>(_mm512_maddubs_epi16(w.0, splat(x)), w.1, x.add(4));
+            Self::add(sums, _mm512_madd_epi16(narrow, _mm512_set1_epi16(1)))
+        }
     }
     #[inline(always)]
     unsafe fn eight(at: *const u8) -> (__m512i, __m512i) {
@@ -184,6 +215,8 @@ kernels! { "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni":
     vnni_q4g64 = by_12::<Vnni512, Four<64>>;
     /// int4 in groups of 128.
     vnni_q4g128 = by_12::<Vnni512, Four<128>>;
+    /// int6 in groups of 32.
+    vnni_q6g32 = by_12::<Vnni512, Six>;
     /// int8 by rows.
     vnni_q8 = by_12::<Vnni512, ByRow>;
     /// int8 in groups of 32.
@@ -199,6 +232,8 @@ kernels! { "avx2,fma,avx512f,avx512bw,avx512vl":
     q4g64 = by_4::<Ints512, Four<64>>;
     /// int4 in groups of 128.
     q4g128 = by_4::<Ints512, Four<128>>;
+    /// int6 in groups of 32.
+    q6g32 = by_4::<Ints512, Six>;
     /// int8 by rows.
     q8 = by_4::<Ints512, ByRow>;
     /// int8 in groups of 32.

@@ -1,7 +1,7 @@
 //! AVX-VNNI: `vpdpbusd` on ymm registers, in its VEX form.
 
-use super::avx2::{halves, in_order, line, scales, splat};
-use super::dot::{ByRow, Eight, Four, by_4};
+use super::avx2::{halves, in_order, line, scales, sixes, splat};
+use super::dot::{ByRow, Eight, Four, Six, by_4};
 use super::ints::Ints;
 use super::peak;
 use crate::kernels::avx2::Avx2;
@@ -77,6 +77,21 @@ impl Ints for Vnni256 {
         sums
     }
     #[inline(always)]
+    unsafe fn start(x: i32) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe { [_mm256_set1_epi32(x); 2] }
+    }
+    #[inline(always)]
+    unsafe fn sixes(low: *const u8, high: *const u8, odd: bool) -> ([__m256i; 2], [__m256i; 2]) {
+        // SAFETY: see `zero`.
+        unsafe { sixes(low, high, odd) }
+    }
+    #[inline(always)]
+    unsafe fn add_sixes<const M: usize>(sums: [__m256i; 2], w: ([__m256i; 2], [__m256i; 2]), x: *const u8) -> [__m256i; 2] {
+        // SAFETY: see `zero`.
+        unsafe { dot::<M>(dot::<M>(sums, w.0, x), w.1, x.add(4)) }
+    }
+    #[inline(always)]
     unsafe fn eight(at: *const u8) -> [__m256i; 2] {
         // SAFETY: see `zero`.
         unsafe { line(at) }
@@ -111,6 +126,8 @@ kernels! {
     q4g64 = by_4::<Vnni256, Four<64>>;
     /// int4 in groups of 128.
     q4g128 = by_4::<Vnni256, Four<128>>;
+    /// int6 in groups of 32.
+    q6g32 = by_4::<Vnni256, Six>;
     /// int8 by rows.
     q8 = by_4::<Vnni256, ByRow>;
     /// int8 in groups of 32.

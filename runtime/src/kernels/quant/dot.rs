@@ -153,6 +153,52 @@ impl Grouped for Eight {
     }
 }
 
+/// int6 in groups of 32.
+pub(super) struct Six;
+
+impl Grouped for Six {
+    const COLUMNS: usize = 32;
+    const BYTES: usize = 6 * 64;
+    #[inline(always)]
+    unsafe fn sums<D: Ints, const M: usize>(w: *const u8, x: Rows, sums: Rows) -> [D::Wide; M] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut total = [D::zero(); M];
+            // The sums are there for an offset of 8, not of 32.
+            for_rows!(M, t => { total[t] = D::start(sums.row(t).cast::<i32>().read_unaligned().wrapping_mul(4)); });
+            let mut odd = D::zero();
+            for line in 0..4 {
+                let six = D::sixes(w.add(line * 64), w.add((4 + line / 2) * 64), line % 2 == 1);
+                if M == 1 && line % 2 == 1 {
+                    odd = D::add_sixes::<M>(odd, six, x.row(0).add(8 * line));
+                } else {
+                    for_rows!(M, t => { total[t] = D::add_sixes::<M>(total[t], six, x.row(t).add(8 * line)); });
+                }
+            }
+            if M == 1 {
+                total[0] = D::add(total[0], odd);
+            }
+            total
+        }
+    }
+    #[inline(always)]
+    unsafe fn across<D: Ints, const S: usize>(w: *const u8, stride: usize, x: *const u8, sums: *const u8) -> [D::Wide; S] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut total = [D::start(sums.cast::<i32>().read_unaligned().wrapping_mul(4)); S];
+            for line in 0..4 {
+                for_rows!(S, s => {
+                    let (low, high) = (w.add(s * stride + line * 64), w.add(s * stride + (4 + line / 2) * 64));
+                    D::ahead(low);
+                    D::ahead(high);
+                    total[s] = D::add_sixes::<S>(total[s], D::sixes(low, high, line % 2 == 1), x.add(8 * line));
+                });
+            }
+            total
+        }
+    }
+}
+
 /// `M` rows of a format with scales in its units.
 ///
 /// # Safety

@@ -1,7 +1,7 @@
 //! The generic twins: dots and embedding rows of the integer formats in plain Rust, one element at a time.
 
 use crate::abi::{DotArgs, GatherArgs, ROWS};
-use crate::format::{ACT_GROUP, I8Row, Q4G32, Q4G64, Q4G128, Q8, Q8G32, WeightFormat};
+use crate::format::{ACT_GROUP, I8Row, Q4G32, Q4G64, Q4G128, Q6G32, Q8, Q8G32, WeightFormat};
 
 /// Where a format keeps its codes and scales inside a block.
 trait Packed {
@@ -49,6 +49,21 @@ impl<const G: usize> Packed for Four<G> {
         // SAFETY: the caller's promise.
         let byte = unsafe { *block.add(line + 4 * r + i % 4) };
         i32::from(if i % 8 < 4 { byte & 15 } else { byte >> 4 }) - 8
+    }
+}
+
+/// int6 in groups of 32.
+struct Six;
+
+impl Packed for Six {
+    const FORMAT: WeightFormat = Q6G32;
+    const GROUP: usize = 32;
+    unsafe fn code(block: *const u8, r: usize, k: usize) -> i32 {
+        let (group, i) = (k / 32, k % 32);
+        let first = group / 2 * Q6G32.unit_bytes + group % 2 * 6 * 64 + 4 * r + i % 4;
+        // SAFETY: the caller's promise.
+        let (low, high) = unsafe { (*block.add(first + i / 8 * 64), *block.add(first + (4 + i / 16) * 64)) };
+        i32::from(low >> (i / 4 % 2 * 4) & 15 | (high >> (i / 4 % 4 * 2) & 3) << 4) - 32
     }
 }
 
@@ -153,6 +168,8 @@ kernels! {
     dot_q4g64 = dot::<Four<64>>;
     /// int4 in groups of 128.
     dot_q4g128 = dot::<Four<128>>;
+    /// int6 in groups of 32.
+    dot_q6g32 = dot::<Six>;
     /// int8 by rows.
     dot_q8 = dot::<EightByRow>;
     /// int8 in groups of 32.
@@ -163,6 +180,8 @@ kernels! {
     gather_q4g64 = gather::<Four<64>>;
     /// int4 in groups of 128.
     gather_q4g128 = gather::<Four<128>>;
+    /// int6 in groups of 32.
+    gather_q6g32 = gather::<Six>;
     /// int8 by rows.
     gather_q8 = gather::<EightByRow>;
     /// int8 in groups of 32.

@@ -10,7 +10,7 @@ use crate::kernels::lanes::Lanes;
 pub(super) trait Ints {
     /// Its vectors of f32.
     type L: Lanes;
-    /// 16 rows of 4 codes in 0..=15.
+    /// 16 rows of 4 codes in 0..=63.
     type Four: Copy;
     /// 16 rows of 4 codes of 8 bits.
     type Eight: Copy;
@@ -51,6 +51,13 @@ pub(super) trait Ints {
     unsafe fn narrow_add(a: Self::Narrow, b: Self::Narrow) -> Self::Narrow;
     /// Ends the 32 columns that `open` began with the same `total` and `offset`.
     unsafe fn close(total: Self::Wide, offset: *const i32, sums: Self::Narrow) -> Self::Wide;
+
+    /// `x` in every sum.
+    unsafe fn start(x: i32) -> Self::Wide;
+    /// 8 columns of int6: the halves of the line at `low`, each with two high bits from the line at `high`; `odd`: the upper four of its bits.
+    unsafe fn sixes(low: *const u8, high: *const u8, odd: bool) -> (Self::Four, Self::Four);
+    /// Adds 8 columns; for one of `M` rows.
+    unsafe fn add_sixes<const M: usize>(sums: Self::Wide, w: (Self::Four, Self::Four), x: *const u8) -> Self::Wide;
 
     /// A line.
     unsafe fn eight(at: *const u8) -> Self::Eight;

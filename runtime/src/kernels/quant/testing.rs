@@ -6,7 +6,8 @@ use crate::kernels::quant::round;
 use crate::kernels::testing::Numbers;
 
 /// The integer formats, with the columns that share a scale.
-pub(super) const FORMATS: [(&str, usize); 5] = [("q4g32", 32), ("q4g64", 64), ("q4g128", 128), ("q8", usize::MAX), ("q8g32", 32)];
+pub(super) const FORMATS: [(&str, usize); 6] =
+    [("q4g32", 32), ("q4g64", 64), ("q4g128", 128), ("q6g32", 32), ("q8", usize::MAX), ("q8g32", 32)];
 
 /// Weights `[16 * blocks][k]` and activations `[m][k]`, packed.
 pub(super) struct Case {
@@ -31,7 +32,7 @@ impl Case {
     pub(super) fn new(name: &str, k: usize, m: usize, blocks: usize, extreme: bool) -> Case {
         let format = WEIGHT_FORMATS.iter().find(|f| f.name == name).expect("a format");
         let group = FORMATS.iter().find(|f| f.0 == name).expect("a format").1;
-        let four = name.starts_with("q4");
+        let bits = name.as_bytes()[1] - b'0';
         let mut numbers = Numbers::new((k * 1000 + m * 10 + blocks) as u64);
         let mut w = vec![0; format.matrix_bytes(ROWS * blocks, k)];
         let mut w_values = vec![0.0; ROWS * blocks * k];
@@ -50,16 +51,24 @@ impl Case {
                         w[at..][..2].copy_from_slice(&bits.to_le_bytes());
                     }
                 }
-                let ends = if four { [0, 15] } else { [1, 255] };
+                let (ends, offset) = match bits {
+                    4 => ([0, 15], 8.0),
+                    6 => ([0, 63], 32.0),
+                    _ => ([1, 255], 128.0),
+                };
                 let code = if extreme { ends[numbers.below(2)] } else { ends[0] + numbers.below(ends[1] - ends[0] + 1) };
-                if four {
+                if bits == 6 {
+                    let first = block + i / 64 * format.unit_bytes + i / 32 % 2 * 6 * 64 + 4 * r + i % 4;
+                    w[first + i % 32 / 8 * 64] |= ((code & 15) << (i / 4 % 2 * 4)) as u8;
+                    w[first + (4 + i % 32 / 16) * 64] |= ((code >> 4) << (i / 4 % 4 * 2)) as u8;
+                } else if bits == 4 {
                     let line = i / (2 * group) * format.unit_bytes + (i / group % 2 * (group / 8) + i % group / 8) * 64;
                     w[block + line + 4 * r + i % 4] |= (code << (if i % 8 < 4 { 0 } else { 4 })) as u8;
                 } else {
                     let gap = if group == 32 { i / 64 * 64 } else { 0 };
                     w[block + i / 4 * 64 + gap + 4 * r + i % 4] = code as u8;
                 }
-                w_values[row * k + i] = (code as f32 - if four { 8.0 } else { 128.0 }) * value_of_one;
+                w_values[row * k + i] = (code as f32 - offset) * value_of_one;
             }
         }
         let x_stride = Act::I8.row_bytes(k) + 36;
