@@ -39,6 +39,8 @@ pub enum Recipe {
     Transpose(Box<Recipe>),
     /// Rows of each head of this size from half-split to interleaved rotary order: row `i + b*d/2` goes to row `2i + b`.
     PermuteRope(usize, Box<Recipe>),
+    /// `len` rows (axis 0) from `start` on: `rows(start, len, of)`.
+    Rows(usize, usize, Box<Recipe>),
     /// `out[r][c] = of[r][c] * by[c]`, in f32.
     ScaleColumns(Box<Recipe>, Box<Recipe>),
     /// `out[r][c] = of[r][c] * by[r]`, in f32.
@@ -87,7 +89,7 @@ impl Recipe {
         match self {
             Recipe::Source { name, .. } => visit(name),
             Recipe::Literal { .. } => {}
-            Recipe::Cast(_, of) | Recipe::Transpose(of) | Recipe::PermuteRope(_, of) => of.sources(visit),
+            Recipe::Cast(_, of) | Recipe::Transpose(of) | Recipe::PermuteRope(_, of) | Recipe::Rows(_, _, of) => of.sources(visit),
             Recipe::Concat(parts) | Recipe::Stack(parts) => parts.iter().for_each(|p| p.sources(visit)),
             Recipe::ScaleColumns(of, by) | Recipe::ScaleRows(of, by) => {
                 of.sources(visit);
@@ -107,6 +109,7 @@ impl Recipe {
             Recipe::Stack(parts) => Recipe::Stack(parts.iter().map(|p| p.for_layer(layer)).collect()),
             Recipe::Transpose(of) => Recipe::Transpose(boxed(of)),
             Recipe::PermuteRope(head, of) => Recipe::PermuteRope(*head, boxed(of)),
+            Recipe::Rows(start, len, of) => Recipe::Rows(*start, *len, boxed(of)),
             Recipe::ScaleColumns(of, by) => Recipe::ScaleColumns(boxed(of), boxed(by)),
             Recipe::ScaleRows(of, by) => Recipe::ScaleRows(boxed(of), boxed(by)),
         }

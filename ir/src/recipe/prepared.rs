@@ -26,6 +26,10 @@ pub(super) enum Node<'a> {
     /// Matrices of so many rows, transposed one by one.
     Transposed(usize, Box<Prepared<'a>>),
     PermutedRows(usize, Box<Prepared<'a>>),
+    /// Rows from this one on.
+    From(usize, Box<Prepared<'a>>),
+    /// Elements of a vector from this one on.
+    ElementsFrom(usize, Box<Prepared<'a>>),
     PermutedElements(usize, Box<Prepared<'a>>),
     ScaledColumns(Box<Prepared<'a>>, Vec<f32>),
     ScaledRows(Box<Prepared<'a>>, Vec<f32>),
@@ -49,7 +53,7 @@ impl<'a> Prepared<'a> {
     pub fn new(recipe: &'a Recipe, source: &'a dyn Source) -> Result<Prepared<'a>, String> {
         let (_, shape) = recipe.fixed_ty()?;
         let columns = shape.last().copied().unwrap_or(1);
-        let rows = shape.iter().rev().skip(1).product();
+        let rows = rows_of(&shape);
         let boxed = |r: &'a Recipe| Prepared::new(r, source).map(Box::new);
         let node = match recipe {
             Recipe::Source { name, .. } => Node::Source(source, name),
@@ -72,6 +76,8 @@ impl<'a> Prepared<'a> {
             Recipe::Transpose(of) => Node::Transposed(columns, boxed(of)?),
             Recipe::PermuteRope(head, of) if shape.len() == 1 => Node::PermutedElements(*head, boxed(of)?),
             Recipe::PermuteRope(head, of) => Node::PermutedRows(*head, boxed(of)?),
+            Recipe::Rows(start, _, of) if shape.len() == 1 => Node::ElementsFrom(*start, boxed(of)?),
+            Recipe::Rows(start, len, of) => Node::From(start * (rows_of(&shape) / (*len).max(1)), boxed(of)?),
             Recipe::ScaleRows(of, by) if shape.len() > 1 => Node::ScaledRows(boxed(of)?, vector(by, source)?),
             Recipe::ScaleColumns(of, by) | Recipe::ScaleRows(of, by) => Node::ScaledColumns(boxed(of)?, vector(by, source)?),
         };
@@ -124,6 +130,8 @@ impl<'a> Prepared<'a> {
             }
             Node::Transposed(..) => self.band(row, 1, out, self.columns),
             Node::PermutedRows(head, of) => of.row(before_permutation(row, *head), out),
+            Node::From(first, of) => of.row(first + row, out),
+            Node::ElementsFrom(first, of) => of.part(0, *first, out),
             Node::PermutedElements(head, of) => {
                 let mut plain = vec![0.0; of.columns];
                 of.row(0, &mut plain)?;
@@ -164,6 +172,7 @@ impl<'a> Prepared<'a> {
                 part.codes(row - first, room, out)
             }
             Node::PermutedRows(head, of) => of.codes(before_permutation(row, *head), room, out),
+            Node::From(first, of) => of.codes(first + row, room, out),
             _ => Err("found a weight that is not quantized last, expected a cast outside".to_owned()),
         }
     }
@@ -207,6 +216,11 @@ fn moments(dtype: DType, of: &Recipe, source: &dyn Source, rows: usize, columns:
     let same = all.iter().all(|m| m.as_ref().is_some_and(|m| Arc::ptr_eq(m, &first)));
     let fits = first.columns == columns && first.experts() > 0 && rows.is_multiple_of(first.experts());
     (same && fits).then_some(first)
+}
+
+/// Rows of a shape seen as `[product, last]`.
+fn rows_of(shape: &[usize]) -> usize {
+    shape.iter().rev().skip(1).product()
 }
 
 /// The part that row `row` is in, and its first row.

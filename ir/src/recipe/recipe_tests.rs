@@ -173,3 +173,29 @@ fn one_prepared_recipe_serves_several_threads() {
         }
     });
 }
+
+#[test]
+fn rows_are_a_part_of_a_weight_wherever_they_stand() {
+    let rows = |start, len, of| Recipe::Rows(start, len, Box::new(of));
+    assert_eq!(all(&rows(1, 2, *m())), [2.0, 3.0, 4.0, 5.0]);
+    assert_eq!(all(&rows(1, 2, *v())), [20.0, 30.0]);
+    assert_eq!(all(&rows(1, 1, Recipe::Transpose(m()))), [1.0, 3.0, 5.0, 7.0]);
+    assert_eq!(all(&Recipe::Transpose(Box::new(rows(2, 2, *m())))), [4.0, 6.0, 5.0, 7.0]);
+    let stack = Recipe::Stack(vec![*m(), Recipe::ScaleRows(m(), v())]);
+    assert_eq!(all(&rows(1, 1, stack)), [0.0, 10.0, 40.0, 60.0, 120.0, 150.0, 240.0, 280.0]);
+    let both = Recipe::Concat(vec![rows(3, 1, *m()), rows(0, 1, *m())]);
+    assert_eq!(all(&both), [6.0, 7.0, 0.0, 1.0]);
+    for (start, len) in [(3, 2), (4, 1), (usize::MAX, 2)] {
+        refused(&rows(start, len, *m()), "rows that are there");
+    }
+    let text = "rows(1, 2, \"m\": f32[4, 2])";
+    assert_eq!(rows(1, 2, *m()).to_string(), text);
+}
+
+#[test]
+fn bytes_become_floats_but_not_the_other_way_round() {
+    let bytes = Recipe::Source { name: "m".to_owned(), ty: crate::types::Type::fixed(DType::I8, &[4, 2]) };
+    let widened = Recipe::ScaleColumns(Box::new(Recipe::Cast(DType::F32, Box::new(bytes))), w());
+    assert_eq!(all(&widened)[..4], [0.0, 3.0, 4.0, 9.0]);
+    refused(&Recipe::Cast(DType::I8, m()), "types of real numbers");
+}

@@ -16,7 +16,7 @@ use crate::cost;
 use crate::registry::Exactness;
 use llamac_ir::dtype::DType;
 use llamac_ir::module::{Func, LayerRun, Module};
-use llamac_ir::op::{Attr, OpKind};
+use llamac_ir::op::{Attr, OpKind, Stage};
 
 /// How far the result of a pass may be from what it was given: rms of the difference over rms of the reference. 0: the same bits.
 ///
@@ -30,6 +30,8 @@ pub fn bound(exactness: Exactness, after: &Module) -> f64 {
     match exactness {
         Exactness::Exact => 0.0,
         Exactness::Reassociated => walk * if rounds(after) { 3e-4 } else { 5e-7 },
+        // An exporter's graph that rounds inputs to bytes is raised to one that does not.
+        Exactness::Approximate if after.stage == Stage::Graph => 1.3e-2,
         // A rounded score may choose another expert, whose result has nothing to do with the first one's.
         Exactness::Approximate if rounds(after) && chooses(after) => 1.0,
         Exactness::Approximate => {

@@ -14,6 +14,7 @@ pub(crate) mod merge_gate_up;
 pub(crate) mod merge_qkv;
 pub(crate) mod push_down_rows;
 pub(crate) mod raise_attention;
+pub(crate) mod raise_integer;
 pub(crate) mod raise_norm;
 pub(crate) mod raise_rotary;
 pub(crate) mod raise_swiglu;

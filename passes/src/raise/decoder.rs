@@ -86,6 +86,8 @@ struct Decoder<'a> {
     want: ValueId,
     /// Rotary angles by their frequencies.
     angles: Vec<(Recipe, ValueId)>,
+    /// Frequencies of tables of cosine and sine.
+    tables: Vec<([Operand; 2], Result<Recipe, String>)>,
     /// Chunk lengths of masks.
     chunks: BTreeMap<ValueId, Result<usize, String>>,
 }
@@ -114,6 +116,7 @@ impl<'a> Decoder<'a> {
             seq: seq_param,
             want,
             angles: Vec::new(),
+            tables: Vec::new(),
             chunks: BTreeMap::new(),
         })
     }

@@ -6,6 +6,7 @@ mod decoder;
 pub(crate) mod find;
 mod mask;
 mod outline;
+mod table;
 mod view;
 
 pub use decoder::NoDecoder;
@@ -52,7 +53,7 @@ impl fmt::Display for RaiseError {
 impl std::error::Error for RaiseError {}
 
 /// The passes whose rules raise a graph, in one saturation.
-pub const RULES: &[&str] = &["raise-norm", "raise-rotary", "raise-attention", "raise-swiglu"];
+pub const RULES: &[&str] = &["raise-integer", "raise-norm", "raise-rotary", "raise-attention", "raise-swiglu"];
 
 /// Raises a graph at [`Stage::Graph`]. `dims` are the symbols of the result, `s` and `r`; `source` has the graph's tensors, of which masks alone
 /// are read; `observer` sees the graph after the rules and the module after `raise-decoder`.

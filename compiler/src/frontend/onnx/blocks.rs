@@ -14,7 +14,7 @@ pub(super) enum Order {
 }
 
 /// A tensor of floats that is made of codes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Blocks {
     pub(super) codes: String,
     pub(super) scales: String,
