@@ -2,11 +2,12 @@
 //! so weight-side algebra costs nothing at run time. No file is read here: rows come through [`Source`].
 
 mod band;
+mod kept;
 mod prepared;
 mod ty;
 
 use crate::dtype::DType;
-use crate::eval::quant::Moments;
+use crate::eval::quant::{Codes, Moments};
 use crate::types::Type;
 use std::sync::Arc;
 
@@ -47,6 +48,27 @@ pub enum Recipe {
     ScaleRows(Box<Recipe>, Box<Recipe>),
 }
 
+/// A line of a matrix of so many columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// A row.
+    Row {
+        /// Which.
+        row: usize,
+        /// Elements of a row.
+        columns: usize,
+    },
+    /// A column: a row of the transposed matrix.
+    Column {
+        /// Which.
+        column: usize,
+        /// Elements of a row.
+        columns: usize,
+        /// Elements of a column.
+        rows: usize,
+    },
+}
+
 /// Where rows of source tensors come from.
 pub trait Source: Sync {
     /// Writes row `row` (last axis) of the tensor as f32; a vector has one row. Tensors of three and more axes are seen as `[product, last]`.
@@ -71,6 +93,12 @@ pub trait Source: Sync {
     /// The bytes of a row in memory, little-endian, and their type, if there are such: what is stored as it is wanted need not be widened.
     fn stored(&self, _name: &str, _row: usize) -> Option<(DType, &[u8])> {
         None
+    }
+
+    /// The codes and scales of a line, if the tensor was made of just such codes, in groups as the type has them: then they are kept, and nothing is
+    /// quantized a second time. Whether it was must not depend on the line. `false`: it was not.
+    fn codes(&self, _name: &str, _dtype: DType, _line: Line, _out: &mut Codes) -> Result<bool, String> {
+        Ok(false)
     }
 
     /// What the rows of the tensor, or of the matrix that is made of it, are multiplied with, if it is known. Tensors that are multiplied

@@ -73,6 +73,7 @@ impl Prepared<'_> {
             }
             Node::From(start, of) => of.band(start + first, count, out, stride),
             Node::Source(..)
+            | Node::Kept(..)
             | Node::Literal(_)
             | Node::After(_)
             | Node::PermutedRows(..)
@@ -123,7 +124,9 @@ impl Prepared<'_> {
             Node::Round(_, of) | Node::PermutedRows(_, of) | Node::From(_, of) | Node::ScaledColumns(of, _) | Node::ScaledRows(of, _) => {
                 of.transposes()
             }
-            Node::Source(..) | Node::Literal(_) | Node::After(_) | Node::PermutedElements(..) | Node::ElementsFrom(..) => false,
+            Node::Source(..) | Node::Kept(..) | Node::Literal(_) | Node::After(_) | Node::PermutedElements(..) | Node::ElementsFrom(..) => {
+                false
+            }
         }
     }
 

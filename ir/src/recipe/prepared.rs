@@ -17,6 +17,8 @@ pub(super) enum Node<'a> {
     Source(&'a dyn Source, &'a str),
     Literal(&'a [f32]),
     Round(DType, Box<Prepared<'a>>),
+    /// Of a quantized type already.
+    Kept(DType, Box<Prepared<'a>>),
     /// Quantized with regard to what its rows are multiplied with.
     RoundFor(DType, Box<Prepared<'a>>, Feedback),
     /// Parts below each other, each with its first row.
@@ -60,9 +62,14 @@ impl<'a> Prepared<'a> {
             Recipe::Literal { data, .. } => Node::Literal(data),
             Recipe::Cast(dtype, of) => {
                 quant::round(*dtype, &mut [])?;
-                match moments(*dtype, of, source, rows, columns) {
-                    Some(moments) => Node::RoundFor(*dtype, boxed(of)?, Feedback::new(&moments)),
-                    None => Node::Round(*dtype, boxed(of)?),
+                let inner = boxed(of)?;
+                if dtype.info().scale.is_some() && inner.keeps(*dtype) {
+                    Node::Kept(*dtype, inner)
+                } else {
+                    match moments(*dtype, of, source, rows, columns) {
+                        Some(moments) => Node::RoundFor(*dtype, inner, Feedback::new(&moments)),
+                        None => Node::Round(*dtype, inner),
+                    }
                 }
             }
             Recipe::Concat(parts) => {
@@ -110,6 +117,12 @@ impl<'a> Prepared<'a> {
             Node::Round(dtype, of) => {
                 of.row(row, out)?;
                 quant::round(*dtype, out)
+            }
+            Node::Kept(dtype, of) => {
+                let mut codes = quant::Codes::default();
+                of.must_keep(*dtype, row, &mut codes)?;
+                codes.values(out);
+                Ok(())
             }
             Node::RoundFor(dtype, of, feedback) => {
                 of.row(row, out)?;
@@ -162,6 +175,7 @@ impl<'a> Prepared<'a> {
                 of.row(row, room)?;
                 quant::quantize(*dtype, room, out)
             }
+            Node::Kept(dtype, of) => of.must_keep(*dtype, row, out),
             Node::RoundFor(dtype, of, feedback) => {
                 room.resize(of.columns, 0.0);
                 of.row(row, room)?;

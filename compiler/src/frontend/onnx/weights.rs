@@ -7,7 +7,8 @@ use super::wire::INSIDE;
 use crate::diag::{Diag, Result};
 use half::{bf16, f16};
 use llamac_ir::dtype::DType;
-use llamac_ir::recipe::Source;
+use llamac_ir::eval::quant::Codes;
+use llamac_ir::recipe::{Line, Source};
 use memmap2::Mmap;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -290,6 +291,11 @@ impl OnnxWeights {
 }
 
 impl Source for OnnxWeights {
+    fn codes(&self, name: &str, dtype: DType, line: Line, out: &mut Codes) -> std::result::Result<bool, String> {
+        let real = self.aliases.get(name).map_or(name, String::as_str);
+        self.blocks(real).map_or(Ok(false), |blocks| self.kept(blocks, dtype, line, out))
+    }
+
     fn row(&self, name: &str, row: usize, out: &mut [f32]) -> std::result::Result<(), String> {
         self.part(name, row, out.len(), 0, out)
     }
