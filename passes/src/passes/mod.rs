@@ -20,3 +20,4 @@ pub(crate) mod raise_rotary;
 pub(crate) mod raise_swiglu;
 pub(crate) mod remove_dead;
 pub(crate) mod swap_gather_norm;
+pub(crate) mod widen_floats;

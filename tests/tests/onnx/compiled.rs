@@ -41,3 +41,20 @@ fn artifacts_compute_what_onnx_runtime_computes() {
         check(&onnx::one(folder.path(), name), folder.path());
     }
 }
+
+#[test]
+fn checking_passes_begins_with_the_graph() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in
+        ["llama3-onnx_torch_opset18_extdata", "llama4-onnx_torch_opset18", "llama3-onnx_genai_int4_b32", "llama3-onnx_ortq_dynamic_int8"]
+    {
+        let fixture = onnx::one(folder.path(), name);
+        let out = folder.path().join("checked.llx");
+        let options = CompileOptions { quant: Some("f32".into()), max_context: Some(256), check_passes: true, ..CompileOptions::default() };
+        let compiled = driver::compile(&fixture.model, &out, &options, &driver::Silent).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let checked = compiled.checked.expect("a check");
+        let rows: Vec<&str> = checked.rows.iter().map(|r| r.pass.as_str()).collect();
+        eprintln!("{name}\n{checked}");
+        assert_eq!(rows[..2], ["raise", "raise-decoder"], "{name}");
+    }
+}
