@@ -1,8 +1,10 @@
 //! `compile --check-passes`: every pass on this model against the reference evaluator, before anything is written. Comparing is in
 //! `llamac_passes::check`; here are the choice of what to evaluate and the refusal.
 
+use crate::check_raising;
 use crate::diag::{Diag, Result};
 use crate::driver::Planned;
+use crate::frontend::Model;
 use llamac_ir::module::{Func, Module};
 use llamac_ir::recipe::Source;
 use llamac_passes::check::{Checked, Inputs, each_pass};
@@ -14,13 +16,16 @@ const SMALL: u64 = 50_000_000;
 ///
 /// # Errors
 /// A pass is farther off than it promises, or a weight cannot be read.
-pub(crate) fn check(planned: &Planned, source: &dyn Source, parameters: u64) -> Result<Checked> {
-    let inputs = if parameters <= SMALL { Inputs::all(&planned.imported) } else { Inputs::short(&planned.imported) };
-    let checked = each_pass(&planned.imported, &planned.passes, source, &inputs).map_err(|e| {
+pub(crate) fn check(planned: &Planned, source: &dyn Source, model: &Model) -> Result<Checked> {
+    let inputs = if model.parameters() <= SMALL { Inputs::all(&planned.imported) } else { Inputs::short(&planned.imported) };
+    let mut checked = each_pass(&planned.imported, &planned.passes, source, &inputs).map_err(|e| {
         Diag::new("passes", "the passes could not be checked")
             .found(e)
             .help("check that the weights can be read; if they can, this is a bug of llamac")
     })?;
+    if let Some(graph) = &model.onnx {
+        checked.rows.splice(0..0, check_raising::rows(graph)?);
+    }
     verdict(&checked, &planned.module)?;
     Ok(checked)
 }

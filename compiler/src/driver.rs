@@ -182,7 +182,7 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
     let code = codegen::compile(&planned.program, &planned.target).map_err(|e| ours("no code could be made", &e))?;
     times.lap("code");
     let checked = match options.check_passes {
-        true => Some(check_passes::check(&planned, weights, model.parameters())?),
+        true => Some(check_passes::check(&planned, weights, &model)?),
         false => None,
     };
     times.lap("check passes");

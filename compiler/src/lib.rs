@@ -5,6 +5,7 @@ pub mod bare;
 pub mod calibrate;
 mod check;
 mod check_passes;
+mod check_raising;
 pub mod cli;
 pub mod codegen;
 pub mod diag;

@@ -98,6 +98,15 @@ impl FuncBuilder {
         Ok(result)
     }
 
+    /// Gives a symbol its one size, in everything that has been built so far.
+    pub fn bind(&mut self, symbol: &str, size: usize) {
+        let attrs = self.func.body.iter_mut().flat_map(|i| &mut i.attrs).filter_map(|a| if let Attr::Dims(d) = a { Some(d) } else { None });
+        let shapes = self.func.values.iter_mut().map(|v| &mut v.ty.shape);
+        for dim in shapes.chain(attrs).flatten() {
+            *dim = dim.bound(symbol, size);
+        }
+    }
+
     /// Ends the function.
     pub fn finish(mut self, results: &[Operand]) -> Func {
         self.func.results = results.to_vec();

@@ -111,6 +111,7 @@ impl Display for Recipe {
             }
             Recipe::Transpose(of) => write!(f, "transpose({of})"),
             Recipe::PermuteRope(head, of) => write!(f, "permute_rope({head}, {of})"),
+            Recipe::Rows(start, len, of) => write!(f, "rows({start}, {len}, {of})"),
             Recipe::ScaleColumns(of, by) => write!(f, "scale_columns({of}, {by})"),
             Recipe::ScaleRows(of, by) => write!(f, "scale_rows({of}, {by})"),
         }

@@ -2,11 +2,12 @@
 //! so weight-side algebra costs nothing at run time. No file is read here: rows come through [`Source`].
 
 mod band;
+mod kept;
 mod prepared;
 mod ty;
 
 use crate::dtype::DType;
-use crate::eval::quant::Moments;
+use crate::eval::quant::{Codes, Moments};
 use crate::types::Type;
 use std::sync::Arc;
 
@@ -39,10 +40,33 @@ pub enum Recipe {
     Transpose(Box<Recipe>),
     /// Rows of each head of this size from half-split to interleaved rotary order: row `i + b*d/2` goes to row `2i + b`.
     PermuteRope(usize, Box<Recipe>),
+    /// `len` rows (axis 0) from `start` on: `rows(start, len, of)`.
+    Rows(usize, usize, Box<Recipe>),
     /// `out[r][c] = of[r][c] * by[c]`, in f32.
     ScaleColumns(Box<Recipe>, Box<Recipe>),
     /// `out[r][c] = of[r][c] * by[r]`, in f32.
     ScaleRows(Box<Recipe>, Box<Recipe>),
+}
+
+/// A line of a matrix of so many columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// A row.
+    Row {
+        /// Which.
+        row: usize,
+        /// Elements of a row.
+        columns: usize,
+    },
+    /// A column: a row of the transposed matrix.
+    Column {
+        /// Which.
+        column: usize,
+        /// Elements of a row.
+        columns: usize,
+        /// Elements of a column.
+        rows: usize,
+    },
 }
 
 /// Where rows of source tensors come from.
@@ -71,6 +95,12 @@ pub trait Source: Sync {
         None
     }
 
+    /// The codes and scales of a line, if the tensor was made of just such codes, in groups as the type has them: then they are kept, and nothing is
+    /// quantized a second time. Whether it was must not depend on the line. `false`: it was not.
+    fn codes(&self, _name: &str, _dtype: DType, _line: Line, _out: &mut Codes) -> Result<bool, String> {
+        Ok(false)
+    }
+
     /// What the rows of the tensor, or of the matrix that is made of it, are multiplied with, if it is known. Tensors that are multiplied
     /// with the same input give the same object.
     fn moments(&self, _name: &str) -> Option<Arc<Moments>> {
@@ -87,7 +117,7 @@ impl Recipe {
         match self {
             Recipe::Source { name, .. } => visit(name),
             Recipe::Literal { .. } => {}
-            Recipe::Cast(_, of) | Recipe::Transpose(of) | Recipe::PermuteRope(_, of) => of.sources(visit),
+            Recipe::Cast(_, of) | Recipe::Transpose(of) | Recipe::PermuteRope(_, of) | Recipe::Rows(_, _, of) => of.sources(visit),
             Recipe::Concat(parts) | Recipe::Stack(parts) => parts.iter().for_each(|p| p.sources(visit)),
             Recipe::ScaleColumns(of, by) | Recipe::ScaleRows(of, by) => {
                 of.sources(visit);
@@ -107,6 +137,7 @@ impl Recipe {
             Recipe::Stack(parts) => Recipe::Stack(parts.iter().map(|p| p.for_layer(layer)).collect()),
             Recipe::Transpose(of) => Recipe::Transpose(boxed(of)),
             Recipe::PermuteRope(head, of) => Recipe::PermuteRope(*head, boxed(of)),
+            Recipe::Rows(start, len, of) => Recipe::Rows(*start, *len, boxed(of)),
             Recipe::ScaleColumns(of, by) => Recipe::ScaleColumns(boxed(of), boxed(by)),
             Recipe::ScaleRows(of, by) => Recipe::ScaleRows(boxed(of), boxed(by)),
         }

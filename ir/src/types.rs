@@ -45,6 +45,15 @@ impl Dim {
         }
         Some(total)
     }
+    /// With a number for one symbol.
+    pub fn bound(&self, symbol: &str, size: usize) -> Dim {
+        let mut out = Dim::int(self.constant);
+        for (own, factor) in &self.terms {
+            let term = own.split('*').map(|part| if part == symbol { Dim::from(size) } else { Dim::sym(part) });
+            out = out.add(&term.fold(Dim::int(*factor), |product, part| product.mul(&part)));
+        }
+        out
+    }
     /// Product with a number.
     pub fn scale(&self, n: i64) -> Dim {
         self.mul(&Dim::int(n))

@@ -65,6 +65,15 @@ pub(crate) fn permute_rope(head_dim: usize, recipe: Recipe) -> Recipe {
     }
 }
 
+/// `len` rows from `start` on; inside casts, which look at single rows.
+pub(crate) fn rows(start: usize, len: usize, recipe: Recipe) -> Recipe {
+    match recipe {
+        Recipe::Cast(to, of) => cast(to, rows(start, len, *of)),
+        Recipe::Rows(first, _, of) => Recipe::Rows(first + start, len, of),
+        other => Recipe::Rows(start, len, Box::new(other)),
+    }
+}
+
 /// Each column times a factor, in f32. `recipe` must be of f32 for this to round once.
 pub(crate) fn scale_columns(recipe: Recipe, by: &Recipe) -> Recipe {
     match recipe {

@@ -51,6 +51,8 @@ impl Pass {
 
 /// Every pass.
 pub const PASSES: &[&Pass] = &[
+    &widen_floats::PASS,
+    &raise_integer::PASS,
     &raise_norm::PASS,
     &raise_rotary::PASS,
     &raise_attention::PASS,

@@ -46,9 +46,49 @@ impl OnnxFixture {
         })
     }
 
+    /// What a case computes, and whether a graph of floats must come to the very numbers. Where ONNX Runtime rounds the inputs of products to
+    /// bytes, it need not; the fixture may have the output of the graph without that rounding, too.
+    pub fn reference(&self, case: &str, output: &str) -> Option<(&Tensor, Limit)> {
+        if let Some(exact) = self.io.get(&format!("{case}.float_dequantized.{output}")) {
+            return Some((exact, Limit::EXACT));
+        }
+        let rounds = ["genai_int4", "dynamic_int8"].iter().any(|part| self.name.contains(part));
+        Some((self.output(case, output)?, if rounds { Limit::ROUNDED } else { Limit::EXACT }))
+    }
+
     /// What a case computes.
     pub fn output(&self, case: &str, name: &str) -> Option<&Tensor> {
         self.io.get(&format!("{case}.out.{name}"))
+    }
+}
+
+/// How near numbers must be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limit {
+    /// Largest difference.
+    pub most: f32,
+    /// rms of the difference, relative to the rms of what is expected.
+    pub rms: f64,
+}
+
+impl Limit {
+    /// The same numbers but for the order of sums: the tolerance of the fixtures.
+    pub const EXACT: Limit = Limit { most: 2e-4, rms: 1e-5 };
+    /// Numbers of products whose inputs ONNX Runtime rounded to bytes.
+    pub const ROUNDED: Limit = Limit { most: f32::INFINITY, rms: 0.08 };
+
+    /// Asserts that numbers are as near as that, and says how near they are.
+    ///
+    /// # Panics
+    /// If they are not.
+    pub fn check(self, what: &str, found: &[f32], expected: &[f32]) {
+        let pairs = || found.iter().zip(expected).map(|(a, b)| a - b);
+        let largest = pairs().map(f32::abs).fold(0.0, |a: f32, b| if b.is_nan() { b } else { a.max(b) });
+        let squares = |v: &mut dyn Iterator<Item = f32>| v.map(|x| f64::from(x).powi(2)).sum::<f64>();
+        let rms = (squares(&mut pairs()) / squares(&mut expected.iter().copied()).max(1e-30)).sqrt();
+        eprintln!("{what}: largest difference {largest:.1e}, rms {rms:.1e}");
+        assert!(found.len() == expected.len(), "{what}: {} numbers, expected {}", found.len(), expected.len());
+        assert!(largest <= self.most && rms <= self.rms, "{what}: largest difference {largest:.1e}, rms {rms:.1e}, at most {self:?}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::tensor_move as moves;
 use super::tensor_ops::Nd;
+use crate::dtype::DType;
 use crate::op::TensorOp;
 
 pub(super) fn reduce(op: TensorOp, mut x: Nd, axes: &[i64]) -> Nd {
@@ -154,4 +155,21 @@ pub(super) fn attention(q: &Nd, k: &Nd, v: &Nd, mask: Option<&(Nd, bool)>, scale
         }
     }
     Ok(result)
+}
+
+/// Scale and zero point of u8 codes over all elements, in f32 as ONNX's `DynamicQuantizeLinear`.
+pub(super) fn dynamic(x: &Nd) -> (Nd, Nd) {
+    let (low, high) = x.data.iter().fold((0.0f32, 0.0f32), |(low, high), x| (low.min(*x as f32), high.max(*x as f32)));
+    let scale = if low == high { 1.0 } else { (high - low) / 255.0 };
+    let zero = (-low / scale).clamp(0.0, 255.0).round_ties_even();
+    let one = |n: f32| Nd { shape: vec![], data: vec![f64::from(n)] };
+    (one(scale), one(zero))
+}
+
+/// Codes of a type, in f32.
+pub(super) fn quantize(mut x: Nd, scale: &Nd, zero: &Nd, dtype: DType) -> Nd {
+    let (low, high) = if dtype == DType::I8 { (-128.0, 127.0) } else { (0.0, 255.0) };
+    let (scale, zero) = (scale.data[0] as f32, zero.data[0] as f32);
+    x.data.iter_mut().for_each(|x| *x = f64::from(((*x as f32 / scale).round_ties_even() + zero).clamp(low, high)));
+    x
 }

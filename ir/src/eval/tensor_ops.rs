@@ -139,6 +139,12 @@ fn numbers(op: TensorOp, inst: &Inst, mut x: Vec<Nd>, types: &[&Type], (sizes, b
         T::Relu => one(first.map(|x| x.max(0.0))),
         T::IsNan => one(first.map(|x| truth(x.is_nan()))),
         T::Cast => one(if float || types[0].dtype == DType::Bool { first } else { first.map(f64::trunc) }),
+        T::DynamicScale => one(heavy::dynamic(&first).0),
+        T::DynamicZero => one(heavy::dynamic(&first).1),
+        T::Quantize => {
+            let (scale, zero) = (take(), take());
+            one(heavy::quantize(first, &scale, &zero, types[0].dtype))
+        }
         T::ReduceMean | T::ReduceSum | T::ReduceMax | T::ReduceMin => one(heavy::reduce(op, first, &list(inst, "axes", sizes)?)),
         T::CumSum => one(heavy::cumsum(&first, axis(inst, first.shape.len()), inst.signed("exclusive") != 0, inst.signed("reverse") != 0)),
         T::Softmax => one(heavy::softmax(&first, axis(inst, first.shape.len()))),

@@ -169,3 +169,18 @@ fn shapes_that_do_not_fit_are_refused_with_both_types() {
     refused("%y = tensor.top_k %x, axis=1, k=4", "at most 3");
     refused("%y = tensor.slice %x, axis=1, start=[0, 1], len=[1]", "one number");
 }
+
+#[test]
+fn bytes_spread_over_a_tensor_and_zero() {
+    floats("%y = tensor.dynamic_scale %x", &[], &[6.0 / 255.0]);
+    ints("%y = tensor.dynamic_zero %x", &[], &[0]);
+    let below = "%n = tensor.neg %x\n";
+    floats(&format!("{below}%y = tensor.dynamic_scale %n"), &[], &[6.0 / 255.0]);
+    ints(&format!("{below}%y = tensor.dynamic_zero %n"), &[], &[255]);
+    floats("%n = tensor.sub %x, %x\n%y = tensor.dynamic_scale %n", &[], &[1.0]);
+    let codes = "%s = tensor.fill shape=[], value=0.5, dtype=f32\n%z = tensor.fill shape=[], value=3.0, dtype=u8\n";
+    ints(&format!("{codes}%y = tensor.quantize %x, %s, %z"), &[2, 3], &[5, 7, 9, 11, 13, 15]);
+    ints(&format!("{codes}%n = tensor.neg %x\n%y = tensor.quantize %n, %s, %z"), &[2, 3], &[1, 0, 0, 0, 0, 0]);
+    // Halves go to the even code.
+    ints(&format!("{}%y = tensor.quantize %x, %s, %z", codes.replace("0.5", "2.0")), &[2, 3], &[3, 4, 5, 5, 5, 6]);
+}

@@ -70,6 +70,19 @@ pub(super) fn result_types(op: TensorOp, args: &Args<'_>) -> Result<Vec<Type>> {
             one(Type { dtype: DType::Bool, shape: args.ty(0).shape.clone() })
         }
         T::Cast => one(Type { dtype: named(args, "to")?, shape: args.ty(0).shape.clone() }),
+        T::DynamicScale => one(Type { dtype: floats(args, 0)?.dtype, shape: vec![] }),
+        T::DynamicZero => {
+            floats(args, 0)?;
+            one(Type { dtype: DType::U8, shape: vec![] })
+        }
+        T::Quantize => {
+            let ty = floats(args, 0)?;
+            args.same(1, &Type { dtype: ty.dtype, shape: vec![] })?;
+            if !matches!(args.ty(2).dtype, DType::I8 | DType::U8) || !args.ty(2).shape.is_empty() {
+                return Err(args.operand(2, "one number of type i8 or u8"));
+            }
+            one(Type { dtype: args.ty(2).dtype, shape: ty.shape.clone() })
+        }
         T::ReduceMean | T::ReduceSum | T::ReduceMax | T::ReduceMin => {
             numeric(args, 0)?;
             let mut ty = args.ty(0).clone();

@@ -92,6 +92,12 @@ tensor_ops! {
     IsNan "tensor.is_nan" ("x") {} -> 1;
     /// Another element type: floats to integers towards zero, to bool by `x != 0`.
     Cast "tensor.cast" ("x") {to: DTYPE} -> 1;
+    /// What a step of u8 codes is worth, codes spread over all of `x` and 0: `(max(x, 0) - min(x, 0)) / 255`, 1 if that is 0.
+    DynamicScale "tensor.dynamic_scale" ("x") {} -> 1;
+    /// The u8 code of 0 in that scale.
+    DynamicZero "tensor.dynamic_zero" ("x") {} -> 1;
+    /// Codes: `x / scale` to the nearest integer, halves to the even one, plus `zero`, within what the type of `zero` holds.
+    Quantize "tensor.quantize" ("x", "scale", "zero") {} -> 1;
     /// Mean over axes, which stay with length 1.
     ReduceMean "tensor.reduce_mean" ("x") {axes: Dims} -> 1;
     /// Sum over axes, which stay with length 1.

@@ -13,7 +13,7 @@ pub(super) fn recipe(scan: &mut Scanner<'_>) -> Result<Recipe> {
 
 fn nested(scan: &mut Scanner<'_>, depth: usize) -> Result<Recipe> {
     const EXPECTED: &str =
-        "a source in quotes, `literal`, `cast`, `concat`, `stack`, `transpose`, `permute_rope`, `scale_columns` or `scale_rows`";
+        "a source in quotes, `literal`, `cast`, `concat`, `stack`, `transpose`, `permute_rope`, `rows`, `scale_columns` or `scale_rows`";
     if scan.peek("\"") {
         let name = scan.string()?;
         scan.expect(":")?;
@@ -39,6 +39,13 @@ fn nested(scan: &mut Scanner<'_>, depth: usize) -> Result<Recipe> {
             let head = scan.size()?;
             scan.expect(",")?;
             Recipe::PermuteRope(head, Box::new(nested(scan, depth)?))
+        }
+        "rows" => {
+            let start = scan.size()?;
+            scan.expect(",")?;
+            let len = scan.size()?;
+            scan.expect(",")?;
+            Recipe::Rows(start, len, Box::new(nested(scan, depth)?))
         }
         "scale_columns" => {
             let (of, by) = pair(scan, depth)?;

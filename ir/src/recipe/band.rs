@@ -71,9 +71,14 @@ impl Prepared<'_> {
                 (0..count).for_each(|i| out[i * stride..][..columns].iter_mut().for_each(|x| *x *= by[first + i]));
                 Ok(())
             }
-            Node::Source(..) | Node::Literal(_) | Node::After(_) | Node::PermutedRows(..) | Node::PermutedElements(..) => {
-                (0..count).try_for_each(|i| self.row(first + i, &mut out[i * stride..][..columns]))
-            }
+            Node::From(start, of) => of.band(start + first, count, out, stride),
+            Node::Source(..)
+            | Node::Kept(..)
+            | Node::Literal(_)
+            | Node::After(_)
+            | Node::PermutedRows(..)
+            | Node::PermutedElements(..)
+            | Node::ElementsFrom(..) => (0..count).try_for_each(|i| self.row(first + i, &mut out[i * stride..][..columns])),
         }
     }
 
@@ -105,6 +110,7 @@ impl Prepared<'_> {
                 }
                 Ok(())
             }
+            Node::From(start, of) => of.codes_band(start + first, room, out),
             _ => out.iter_mut().zip(first..).try_for_each(|(codes, row)| self.codes(row, room, codes)),
         }
     }
@@ -115,8 +121,12 @@ impl Prepared<'_> {
             Node::Transposed(..) => true,
             Node::Below(parts) => parts.iter().any(|(_, part)| part.transposes()),
             Node::RoundFor(_, of, _) => of.transposes(),
-            Node::Round(_, of) | Node::PermutedRows(_, of) | Node::ScaledColumns(of, _) | Node::ScaledRows(of, _) => of.transposes(),
-            Node::Source(..) | Node::Literal(_) | Node::After(_) | Node::PermutedElements(..) => false,
+            Node::Round(_, of) | Node::PermutedRows(_, of) | Node::From(_, of) | Node::ScaledColumns(of, _) | Node::ScaledRows(of, _) => {
+                of.transposes()
+            }
+            Node::Source(..) | Node::Kept(..) | Node::Literal(_) | Node::After(_) | Node::PermutedElements(..) | Node::ElementsFrom(..) => {
+                false
+            }
         }
     }
 
@@ -129,7 +139,7 @@ impl Prepared<'_> {
     }
 
     /// Writes elements `start .. start + out.len()` of row `row`, which must be there.
-    fn part(&self, row: usize, start: usize, out: &mut [f32]) -> Result<(), String> {
+    pub(super) fn part(&self, row: usize, start: usize, out: &mut [f32]) -> Result<(), String> {
         match &self.node {
             Node::Source(source, name) => source.part(name, row, self.columns, start, out),
             Node::Below(parts) => {
@@ -137,6 +147,7 @@ impl Prepared<'_> {
                 part.part(row - first, start, out)
             }
             Node::PermutedRows(head, of) => of.part(before_permutation(row, *head), start, out),
+            Node::From(first, of) => of.part(first + row, start, out),
             Node::ScaledRows(of, by) => {
                 of.part(row, start, out)?;
                 out.iter_mut().for_each(|x| *x *= by[row]);

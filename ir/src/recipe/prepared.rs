@@ -17,6 +17,8 @@ pub(super) enum Node<'a> {
     Source(&'a dyn Source, &'a str),
     Literal(&'a [f32]),
     Round(DType, Box<Prepared<'a>>),
+    /// Of a quantized type already.
+    Kept(DType, Box<Prepared<'a>>),
     /// Quantized with regard to what its rows are multiplied with.
     RoundFor(DType, Box<Prepared<'a>>, Feedback),
     /// Parts below each other, each with its first row.
@@ -26,6 +28,10 @@ pub(super) enum Node<'a> {
     /// Matrices of so many rows, transposed one by one.
     Transposed(usize, Box<Prepared<'a>>),
     PermutedRows(usize, Box<Prepared<'a>>),
+    /// Rows from this one on.
+    From(usize, Box<Prepared<'a>>),
+    /// Elements of a vector from this one on.
+    ElementsFrom(usize, Box<Prepared<'a>>),
     PermutedElements(usize, Box<Prepared<'a>>),
     ScaledColumns(Box<Prepared<'a>>, Vec<f32>),
     ScaledRows(Box<Prepared<'a>>, Vec<f32>),
@@ -49,16 +55,21 @@ impl<'a> Prepared<'a> {
     pub fn new(recipe: &'a Recipe, source: &'a dyn Source) -> Result<Prepared<'a>, String> {
         let (_, shape) = recipe.fixed_ty()?;
         let columns = shape.last().copied().unwrap_or(1);
-        let rows = shape.iter().rev().skip(1).product();
+        let rows = rows_of(&shape);
         let boxed = |r: &'a Recipe| Prepared::new(r, source).map(Box::new);
         let node = match recipe {
             Recipe::Source { name, .. } => Node::Source(source, name),
             Recipe::Literal { data, .. } => Node::Literal(data),
             Recipe::Cast(dtype, of) => {
                 quant::round(*dtype, &mut [])?;
-                match moments(*dtype, of, source, rows, columns) {
-                    Some(moments) => Node::RoundFor(*dtype, boxed(of)?, Feedback::new(&moments)),
-                    None => Node::Round(*dtype, boxed(of)?),
+                let inner = boxed(of)?;
+                if dtype.info().scale.is_some() && inner.keeps(*dtype) {
+                    Node::Kept(*dtype, inner)
+                } else {
+                    match moments(*dtype, of, source, rows, columns) {
+                        Some(moments) => Node::RoundFor(*dtype, inner, Feedback::new(&moments)),
+                        None => Node::Round(*dtype, inner),
+                    }
                 }
             }
             Recipe::Concat(parts) => {
@@ -72,6 +83,8 @@ impl<'a> Prepared<'a> {
             Recipe::Transpose(of) => Node::Transposed(columns, boxed(of)?),
             Recipe::PermuteRope(head, of) if shape.len() == 1 => Node::PermutedElements(*head, boxed(of)?),
             Recipe::PermuteRope(head, of) => Node::PermutedRows(*head, boxed(of)?),
+            Recipe::Rows(start, _, of) if shape.len() == 1 => Node::ElementsFrom(*start, boxed(of)?),
+            Recipe::Rows(start, len, of) => Node::From(start * (rows_of(&shape) / (*len).max(1)), boxed(of)?),
             Recipe::ScaleRows(of, by) if shape.len() > 1 => Node::ScaledRows(boxed(of)?, vector(by, source)?),
             Recipe::ScaleColumns(of, by) | Recipe::ScaleRows(of, by) => Node::ScaledColumns(boxed(of)?, vector(by, source)?),
         };
@@ -105,6 +118,12 @@ impl<'a> Prepared<'a> {
                 of.row(row, out)?;
                 quant::round(*dtype, out)
             }
+            Node::Kept(dtype, of) => {
+                let mut codes = quant::Codes::default();
+                of.must_keep(*dtype, row, &mut codes)?;
+                codes.values(out);
+                Ok(())
+            }
             Node::RoundFor(dtype, of, feedback) => {
                 of.row(row, out)?;
                 quant::round_for(*dtype, out, self.expert(row, feedback), feedback)
@@ -124,6 +143,8 @@ impl<'a> Prepared<'a> {
             }
             Node::Transposed(..) => self.band(row, 1, out, self.columns),
             Node::PermutedRows(head, of) => of.row(before_permutation(row, *head), out),
+            Node::From(first, of) => of.row(first + row, out),
+            Node::ElementsFrom(first, of) => of.part(0, *first, out),
             Node::PermutedElements(head, of) => {
                 let mut plain = vec![0.0; of.columns];
                 of.row(0, &mut plain)?;
@@ -154,6 +175,7 @@ impl<'a> Prepared<'a> {
                 of.row(row, room)?;
                 quant::quantize(*dtype, room, out)
             }
+            Node::Kept(dtype, of) => of.must_keep(*dtype, row, out),
             Node::RoundFor(dtype, of, feedback) => {
                 room.resize(of.columns, 0.0);
                 of.row(row, room)?;
@@ -164,6 +186,7 @@ impl<'a> Prepared<'a> {
                 part.codes(row - first, room, out)
             }
             Node::PermutedRows(head, of) => of.codes(before_permutation(row, *head), room, out),
+            Node::From(first, of) => of.codes(first + row, room, out),
             _ => Err("found a weight that is not quantized last, expected a cast outside".to_owned()),
         }
     }
@@ -207,6 +230,11 @@ fn moments(dtype: DType, of: &Recipe, source: &dyn Source, rows: usize, columns:
     let same = all.iter().all(|m| m.as_ref().is_some_and(|m| Arc::ptr_eq(m, &first)));
     let fits = first.columns == columns && first.experts() > 0 && rows.is_multiple_of(first.experts());
     (same && fits).then_some(first)
+}
+
+/// Rows of a shape seen as `[product, last]`.
+fn rows_of(shape: &[usize]) -> usize {
+    shape.iter().rev().skip(1).product()
 }
 
 /// The part that row `row` is in, and its first row.

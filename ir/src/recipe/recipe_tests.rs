@@ -173,3 +173,87 @@ fn one_prepared_recipe_serves_several_threads() {
         }
     });
 }
+
+#[test]
+fn rows_are_a_part_of_a_weight_wherever_they_stand() {
+    let rows = |start, len, of| Recipe::Rows(start, len, Box::new(of));
+    assert_eq!(all(&rows(1, 2, *m())), [2.0, 3.0, 4.0, 5.0]);
+    assert_eq!(all(&rows(1, 2, *v())), [20.0, 30.0]);
+    assert_eq!(all(&rows(1, 1, Recipe::Transpose(m()))), [1.0, 3.0, 5.0, 7.0]);
+    assert_eq!(all(&Recipe::Transpose(Box::new(rows(2, 2, *m())))), [4.0, 6.0, 5.0, 7.0]);
+    let stack = Recipe::Stack(vec![*m(), Recipe::ScaleRows(m(), v())]);
+    assert_eq!(all(&rows(1, 1, stack)), [0.0, 10.0, 40.0, 60.0, 120.0, 150.0, 240.0, 280.0]);
+    let both = Recipe::Concat(vec![rows(3, 1, *m()), rows(0, 1, *m())]);
+    assert_eq!(all(&both), [6.0, 7.0, 0.0, 1.0]);
+    for (start, len) in [(3, 2), (4, 1), (usize::MAX, 2)] {
+        refused(&rows(start, len, *m()), "rows that are there");
+    }
+    let text = "rows(1, 2, \"m\": f32[4, 2])";
+    assert_eq!(rows(1, 2, *m()).to_string(), text);
+}
+
+#[test]
+fn bytes_become_floats_but_not_the_other_way_round() {
+    let bytes = Recipe::Source { name: "m".to_owned(), ty: crate::types::Type::fixed(DType::I8, &[4, 2]) };
+    let widened = Recipe::ScaleColumns(Box::new(Recipe::Cast(DType::F32, Box::new(bytes))), w());
+    assert_eq!(all(&widened)[..4], [0.0, 3.0, 4.0, 9.0]);
+    refused(&Recipe::Cast(DType::I8, m()), "types of real numbers");
+}
+
+/// A matrix `[2, 40]` and its transpose `[40, 2]`, stored as codes in blocks of 32: code `(r * 5 + c) % 16 - 8`, scales 1, 2, 4, 8 by row and block.
+struct Coded;
+
+impl Coded {
+    fn line(row: usize) -> (Vec<i8>, [f32; 2]) {
+        let codes = (0..40).map(|c| ((row * 5 + c) % 16) as i8 - 8).collect();
+        (codes, [[1.0, 2.0], [4.0, 8.0]][row])
+    }
+}
+
+impl Source for Coded {
+    fn row(&self, name: &str, row: usize, out: &mut [f32]) -> Result<(), String> {
+        let value = |r: usize, c: usize| f32::from(Coded::line(r).0[c]) * Coded::line(r).1[c / 32];
+        out.iter_mut().enumerate().for_each(|(c, x)| *x = if name == "turned" { value(c, row) } else { value(row, c) });
+        Ok(())
+    }
+    fn codes(&self, name: &str, dtype: DType, line: Line, out: &mut Codes) -> Result<bool, String> {
+        let row = match (name, line) {
+            ("plain", Line::Row { row, columns: 40 }) | ("turned", Line::Column { column: row, columns: 2, rows: 40 }) => row,
+            _ => return Ok(false),
+        };
+        let (codes, scales) = Coded::line(row);
+        out.take(32, codes.into_iter(), scales.into_iter());
+        Ok(dtype == DType::Q4G32)
+    }
+}
+
+#[test]
+fn codes_that_are_there_are_kept() {
+    let source = |name: &str, shape: &[usize]| Recipe::Source { name: name.into(), ty: Type::fixed(DType::F32, shape) };
+    let (plain, turned) = (source("plain", &[2, 40]), Recipe::Transpose(Box::new(source("turned", &[40, 2]))));
+    let both = Recipe::Concat(vec![plain.clone(), Recipe::Rows(1, 1, Box::new(turned.clone()))]);
+    let permuted = Recipe::PermuteRope(2, Box::new(plain.clone()));
+    for (recipe, rows) in [(plain.clone(), vec![0, 1]), (turned, vec![0, 1]), (both, vec![0, 1, 1]), (permuted, vec![0, 1])] {
+        let cast = Recipe::Cast(DType::Q4G32, Box::new(recipe));
+        let prepared = Prepared::new(&cast, &Coded).unwrap();
+        let (mut room, mut codes) = (Vec::new(), Codes::default());
+        for (at, row) in rows.into_iter().enumerate() {
+            prepared.codes(at, &mut room, &mut codes).unwrap();
+            assert_eq!((&codes.codes, &codes.scales[..]), (&Coded::line(row).0, &Coded::line(row).1[..]), "{cast}");
+            let mut values = vec![0.0; 40];
+            prepared.row(at, &mut values).unwrap();
+            assert_eq!(
+                (values[1], values[39]),
+                (f32::from(codes.codes[1]) * codes.scales[0], f32::from(codes.codes[39]) * codes.scales[1])
+            );
+            let mut band = [Codes::default()];
+            prepared.codes_band(at, &mut room, &mut band).unwrap();
+            assert_eq!(band[0], codes);
+        }
+    }
+    // Other groups, or numbers that were scaled since, are quantized: the searched scale of a group is not the stored one.
+    let scaled = Recipe::ScaleRows(Box::new(plain.clone()), Box::new(Recipe::Literal { shape: vec![2], data: vec![1.0, 1.0].into() }));
+    for cast in [Recipe::Cast(DType::Q4G64, Box::new(plain)), Recipe::Cast(DType::Q4G32, Box::new(scaled))] {
+        assert!(!matches!(Prepared::new(&cast, &Coded).unwrap().node, prepared::Node::Kept(..)), "{cast}");
+    }
+}

@@ -30,8 +30,9 @@ impl Recipe {
             }
             Recipe::Cast(to, of) => {
                 let (from, shape) = of.fixed_ty()?;
-                if !to.info().real || !from.info().real {
-                    return Err(format!("`cast`: found {from} to {to}, expected types of real numbers"));
+                let widens = matches!(from, DType::I8 | DType::U8) && to.info().scale.is_none();
+                if !to.info().real || !(from.info().real || widens) {
+                    return Err(format!("`cast`: found {from} to {to}, expected types of real numbers, or from i8 or u8 to floats"));
                 }
                 (*to, shape)
             }
@@ -52,6 +53,15 @@ impl Recipe {
                     let found = Type::fixed(dtype, &shape);
                     return Err(format!("`permute_rope`: found heads of {head} in {found}, expected an even divisor of its rows"));
                 }
+                (dtype, shape)
+            }
+            Recipe::Rows(start, len, of) => {
+                let (dtype, mut shape) = of.fixed_ty()?;
+                let rows = shape.first().copied().filter(|rows| start.checked_add(*len).is_some_and(|end| end <= *rows));
+                if rows.is_none() {
+                    return Err(format!("`rows`: found {start} and {len} of {}, expected rows that are there", Type::fixed(dtype, &shape)));
+                }
+                shape[0] = *len;
                 (dtype, shape)
             }
             Recipe::ScaleColumns(of, by) => scaled("scale_columns", of, by, |shape| shape.last().copied())?,

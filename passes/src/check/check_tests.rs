@@ -144,3 +144,13 @@ fn a_pass_that_is_wrong_has_a_row_that_says_so() {
     assert_eq!(checked.wrong().unwrap().pass, "test-wrong");
     assert!(checked.to_string().trim_end().ends_with("WRONG"), "{checked}");
 }
+
+#[test]
+fn numbers_below_the_smallest_normal_one_do_not_differ() {
+    let module = deep().module();
+    let outputs = |results: [f32; 2]| {
+        Outputs::of_call(&module.funcs[0], &[llamac_ir::eval::Tensor::f32(&[2], results.to_vec())], &llamac_ir::eval::Cache::default())
+    };
+    assert_eq!(difference(&outputs([1e-40, 0.0]), &outputs([2e-40, 0.0])).relative, 0.0);
+    assert!(difference(&outputs([1e-30, 0.0]), &outputs([2e-30, 0.0])).relative > 0.5);
+}

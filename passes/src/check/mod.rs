@@ -15,8 +15,8 @@ pub use seeded::{Seeded, uniform};
 use crate::cost;
 use crate::registry::Exactness;
 use llamac_ir::dtype::DType;
-use llamac_ir::module::{Func, LayerRun, Module};
-use llamac_ir::op::{Attr, OpKind};
+use llamac_ir::module::{Func, Inst, LayerRun, Module};
+use llamac_ir::op::{Attr, OpKind, Stage, TensorOp};
 
 /// How far the result of a pass may be from what it was given: rms of the difference over rms of the reference. 0: the same bits.
 ///
@@ -24,12 +24,16 @@ use llamac_ir::op::{Attr, OpKind};
 /// element to the next step, so "another order" is farther than in f32; and what an approximation costs is a matter of its bits. The figures
 /// are those of one product; errors of several add up like a random walk.
 pub fn bound(exactness: Exactness, after: &Module) -> f64 {
-    let products = |func: &Func| func.body.iter().filter(|inst| inst.op.info().attrs.iter().any(|(name, _)| *name == "act")).count();
+    let product = |inst: &Inst| inst.op == OpKind::Tensor(TensorOp::MatMul) || inst.op.info().attrs.iter().any(|(name, _)| *name == "act");
+    let products = |func: &Func| func.body.iter().filter(|inst| product(inst)).count();
     let all: usize = cost::calls(after).iter().filter_map(|(name, count)| Some(count * products(after.func(name)?))).sum();
     let walk = (all.max(1) as f64).sqrt();
     match exactness {
         Exactness::Exact => 0.0,
+        Exactness::Reassociated if after.stage == Stage::Graph => walk * 5e-7,
         Exactness::Reassociated => walk * if rounds(after) { 3e-4 } else { 5e-7 },
+        // An exporter's graph that rounds inputs to bytes is raised to one that does not.
+        Exactness::Approximate if after.stage == Stage::Graph => walk * 1.3e-2,
         // A rounded score may choose another expert, whose result has nothing to do with the first one's.
         Exactness::Approximate if rounds(after) && chooses(after) => 1.0,
         Exactness::Approximate => {

@@ -165,6 +165,8 @@ fn of(what: &str, x: &[f32], y: &[f32]) -> Difference {
     let relative = match () {
         () if same_bits => 0.0,
         () if !alike => f64::INFINITY,
+        // Below the smallest normal number f32 has few bits left, or none.
+        () if error <= x.len() as f64 * f64::from(f32::MIN_POSITIVE).powi(2) => 0.0,
         () if error == 0.0 => 0.0,
         () => (error / scale).sqrt(),
     };

@@ -52,7 +52,7 @@ fn visit(recipe: &Recipe, types: &mut BTreeMap<String, Type>) {
         }
         Recipe::Literal { .. } => {}
         Recipe::Concat(parts) | Recipe::Stack(parts) => parts.iter().for_each(|p| visit(p, types)),
-        Recipe::Cast(_, of) | Recipe::Transpose(of) | Recipe::PermuteRope(_, of) => visit(of, types),
+        Recipe::Cast(_, of) | Recipe::Transpose(of) | Recipe::PermuteRope(_, of) | Recipe::Rows(_, _, of) => visit(of, types),
         Recipe::ScaleColumns(of, by) | Recipe::ScaleRows(of, by) => {
             visit(of, types);
             visit(by, types);
@@ -71,7 +71,12 @@ impl Source for Seeded {
             let u = uniform(seed, first + i);
             *x = if vector { 1.0 + u } else { scale * u };
         }
-        if ty.dtype != DType::F32 {
+        if matches!(ty.dtype, DType::I8 | DType::U8) {
+            out.iter_mut().enumerate().for_each(|(i, x)| *x = (200.0 * uniform(seed, first + i)).round());
+            if ty.dtype == DType::U8 {
+                out.iter_mut().for_each(|x| *x = x.abs());
+            }
+        } else if ty.dtype != DType::F32 {
             quant::round(ty.dtype, out)?;
         }
         if self.shake > 0.0 {

@@ -72,6 +72,7 @@ fn fold(recipe: &Recipe) -> Result<Recipe, String> {
             other => Recipe::Transpose(Box::new(other)),
         },
         Recipe::PermuteRope(head_dim, of) => recipes::permute_rope(*head_dim, inner(of)?),
+        Recipe::Rows(start, len, of) => recipes::rows(*start, *len, inner(of)?),
         Recipe::ScaleColumns(of, by) => Recipe::ScaleColumns(Box::new(inner(of)?), Box::new(inner(by)?)),
         Recipe::ScaleRows(of, by) => Recipe::ScaleRows(Box::new(inner(of)?), Box::new(inner(by)?)),
     };

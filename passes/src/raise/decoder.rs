@@ -86,6 +86,8 @@ struct Decoder<'a> {
     want: ValueId,
     /// Rotary angles by their frequencies.
     angles: Vec<(Recipe, ValueId)>,
+    /// Frequencies of tables of cosine and sine.
+    tables: Vec<([Operand; 2], Result<Recipe, String>)>,
     /// Chunk lengths of masks.
     chunks: BTreeMap<ValueId, Result<usize, String>>,
 }
@@ -114,6 +116,7 @@ impl<'a> Decoder<'a> {
             seq: seq_param,
             want,
             angles: Vec::new(),
+            tables: Vec::new(),
             chunks: BTreeMap::new(),
         })
     }
@@ -186,6 +189,7 @@ impl<'a> Decoder<'a> {
 
     /// A weight of the result, made once.
     fn weight(&mut self, name: &str, recipe: Recipe) -> Result<Operand, String> {
+        let recipe = as_stored(recipe);
         if let Some(at) = self.out.func().weights.iter().position(|w| w.recipe == recipe) {
             return Ok(Operand::Weight(llamac_ir::module::WeightId(at as u32)));
         }
@@ -244,6 +248,16 @@ fn embedded(func: &Func, inst: &Inst) -> Option<(ValueId, Dim, Dim)> {
     let symbol = |d: &Dim| d.constant == 0 && matches!(d.terms.as_slice(), [(_, 1)]);
     let fits = inst.op == OpKind::Tensor(T::Gather) && func.params.contains(&ids) && symbol(batch) && symbol(seq);
     fits.then(|| (ids, batch.clone(), seq.clone()))
+}
+
+/// Without the cast that only widens: ops take weights of any float.
+fn as_stored(recipe: Recipe) -> Recipe {
+    match recipe {
+        Recipe::Cast(DType::F32, of) if of.ty().is_ok_and(|ty| matches!(ty.dtype, DType::F16 | DType::Bf16)) => *of,
+        Recipe::Transpose(of) => Recipe::Transpose(Box::new(as_stored(*of))),
+        Recipe::Rows(start, len, of) => Recipe::Rows(start, len, Box::new(as_stored(*of))),
+        other => other,
+    }
 }
 
 /// The last two axes exchanged; twice is nothing.

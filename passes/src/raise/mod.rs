@@ -6,11 +6,13 @@ mod decoder;
 pub(crate) mod find;
 mod mask;
 mod outline;
+mod table;
 mod view;
 
 pub use decoder::NoDecoder;
 
-use crate::pipeline::{Options, PipelineError, run_rules};
+use crate::pipeline::{Options, PipelineError, run_named, run_rules};
+use crate::report::Saturation;
 use llamac_ir::module::Module;
 use llamac_ir::op::Stage;
 use llamac_ir::recipe::Source;
@@ -26,6 +28,8 @@ pub struct Raised {
     pub aliases: BTreeMap<String, String>,
     /// Layers.
     pub layers: usize,
+    /// How the saturation by the rules ended.
+    pub saturation: Saturation,
 }
 
 /// Why a graph was not raised.
@@ -52,7 +56,7 @@ impl fmt::Display for RaiseError {
 impl std::error::Error for RaiseError {}
 
 /// The passes whose rules raise a graph, in one saturation.
-pub const RULES: &[&str] = &["raise-norm", "raise-rotary", "raise-attention", "raise-swiglu"];
+pub const RULES: &[&str] = &["raise-integer", "raise-norm", "raise-rotary", "raise-attention", "raise-swiglu"];
 
 /// Raises a graph at [`Stage::Graph`]. `dims` are the symbols of the result, `s` and `r`; `source` has the graph's tensors, of which masks alone
 /// are read; `observer` sees the graph after the rules and the module after `raise-decoder`.
@@ -67,7 +71,10 @@ pub fn raise(
     observer: &mut dyn FnMut(&str, &Module),
 ) -> Result<Raised, RaiseError> {
     let mut module = graph.clone();
-    run_rules(&mut module, RULES, "raise", options).map_err(RaiseError::Pass)?;
+    run_named(&mut module, &["widen-floats"], options, &mut |_, _| {}).map_err(RaiseError::Pass)?;
+    // From here on: every float is f32.
+    let report = run_rules(&mut module, RULES, "raise", options).map_err(RaiseError::Pass)?;
+    let saturation = report.funcs.into_iter().find(|f| f.name == "main").and_then(|f| f.saturation).unwrap_or_default();
     observer("raise", &module);
     // From here on: norms, rotations, attention and gated units are single ops.
     let no_main = || RaiseError::NoLayers("the graph has no function `main`".to_owned());
@@ -76,5 +83,9 @@ pub fn raise(
     let outlined = outline::outline(&flat).map_err(RaiseError::NoLayers)?;
     let module = Module { name: graph.name.clone(), stage: Stage::Imported, dims, funcs: outlined.funcs };
     observer("raise-decoder", &module);
-    Ok(Raised { module, aliases: outlined.aliases, layers: outlined.layers })
+    Ok(Raised { module, aliases: outlined.aliases, layers: outlined.layers, saturation })
 }
+
+#[cfg(test)]
+#[path = "raise_tests.rs"]
+mod tests;

@@ -246,6 +246,7 @@ pub(super) fn renamed(recipe: &Recipe, name: &mut dyn FnMut(&str) -> String) -> 
         Recipe::Stack(parts) => Recipe::Stack(parts.iter().map(|p| renamed(p, name)).collect()),
         Recipe::Transpose(of) => Recipe::Transpose(boxed(of)),
         Recipe::PermuteRope(head, of) => Recipe::PermuteRope(*head, boxed(of)),
+        Recipe::Rows(start, len, of) => Recipe::Rows(*start, *len, boxed(of)),
         Recipe::ScaleColumns(of, by) => Recipe::ScaleColumns(boxed(of), boxed(by)),
         Recipe::ScaleRows(of, by) => Recipe::ScaleRows(boxed(of), boxed(by)),
     }

@@ -2,5 +2,6 @@
 
 mod compiled;
 mod imported;
+mod kept;
 mod past;
 mod same_module;

@@ -44,18 +44,15 @@ fn check(fixture: &OnnxFixture) -> usize {
             ("want", ints(&|i| i)),
         ];
         let found = evaluator.run(&inputs).unwrap_or_else(|e| panic!("{} {case}: {e}", fixture.name));
-        let close = |what: &str, found: &[f32], expected: &[f32]| {
-            let largest = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            eprintln!("{} {case} {what}: largest difference {largest:.1e}", fixture.name);
-            assert!(found.len() == expected.len() && largest <= 2e-4, "{} {case} {what}: largest difference {largest:.1e}", fixture.name);
-        };
-        close("logits", found[0].as_f32().expect("floats"), &fixture.output(&case, "logits").expect("logits").f32);
+        let (logits, limit) = fixture.reference(&case, "logits").expect("logits");
+        limit.check(&format!("{} {case} logits", fixture.name), found[0].as_f32().expect("floats"), &logits.f32);
         let key = io(format!("{case}.out.present.1.key"));
         let shape = [key.shape[1], past + seq, key.shape[3]];
         let cache = evaluator.cache(1).expect("a cache");
         let written: Vec<f32> = cache.iter().flat_map(|(_, e)| e.k.clone()).collect();
         let expected: Vec<f32> = (0..batch).flat_map(|s| (0..past + seq).flat_map(move |p| row(&key.f32, shape, s, p))).collect();
-        close("keys of layer 1", &written, &expected);
+        let (_, limit) = fixture.reference(&case, "present.1.key").expect("keys");
+        limit.check(&format!("{} {case} keys of layer 1", fixture.name), &written, &expected);
         checked += usize::from(past > 0);
     }
     checked
@@ -64,7 +61,7 @@ fn check(fixture: &OnnxFixture) -> usize {
 #[test]
 fn a_decoder_goes_on_from_a_past_that_onnx_runtime_computed() {
     let folder = tempfile::tempdir().expect("a folder");
-    for name in super::imported::FLOATS {
+    for name in super::imported::DECODERS {
         let checked = check(&onnx::one(folder.path(), name));
         assert!(checked >= 2, "{name}: {checked} cases with a past");
     }

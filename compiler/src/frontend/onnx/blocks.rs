@@ -3,6 +3,8 @@
 
 use super::weights::{OnnxWeights, Stored};
 use llamac_ir::dtype::DType;
+use llamac_ir::eval::quant::Codes;
+use llamac_ir::recipe::Line;
 
 /// How elements of a tensor find their codes and scales.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,7 +16,7 @@ pub(super) enum Order {
 }
 
 /// A tensor of floats that is made of codes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Blocks {
     pub(super) codes: String,
     pub(super) scales: String,
@@ -58,6 +60,39 @@ impl OnnxWeights {
             *x = (q - zero) as f32 * by as f32;
         }
         Ok(())
+    }
+
+    /// The codes of a line of a tensor of codes in 4 bits, if they are what a type with groups as large as its blocks has: -8 to 7, no zero points.
+    pub(super) fn kept(&self, blocks: &Blocks, dtype: DType, line: Line, out: &mut Codes) -> Result<bool, String> {
+        let info = dtype.info();
+        let (Some(codes), Some(scales)) = (self.get(&blocks.codes), self.get(&blocks.scales)) else { return Ok(false) };
+        let symmetric = blocks.zeros.is_none() && codes.packed && (codes.dtype == DType::I8) == (blocks.zero == 0);
+        let group = info.group as usize;
+        let along = match (line, blocks.order) {
+            (Line::Row { columns, .. }, Order::Rows { columns: own, block }) => (columns == own).then_some(block),
+            (Line::Row { columns, .. }, Order::Axis { len, inner: 1, block }) => (columns == len).then_some(block),
+            (Line::Column { columns, rows, .. }, Order::Axis { len, inner, block }) => (columns == inner && rows == len).then_some(block),
+            _ => None,
+        };
+        if info.bits != 4 || !symmetric || along != Some(group) {
+            return Ok(false);
+        }
+        let (first, step, count) = match line {
+            Line::Row { row, columns } => (row * columns, 1, columns),
+            Line::Column { column, columns, rows } => (column, columns, rows),
+        };
+        let place = |i: usize| blocks.order.places(first + i * step);
+        let missing = |i: usize| format!("tensor `{}`: element {} is not there", blocks.codes, first + i * step);
+        if let Some(i) = (count > 0).then(|| count - 1).filter(|i| {
+            let (code, scale) = place(*i);
+            self.code(codes, code).is_none() || self.number(scales, scale).is_none()
+        }) {
+            return Err(missing(i));
+        }
+        let code = |i: usize| (self.code(codes, place(i).0).unwrap_or(blocks.zero) - blocks.zero) as i8;
+        let scale = |i: usize| self.number(scales, place(i).1).unwrap_or(0.0) as f32;
+        out.take(group, (0..count).map(code), (0..count).step_by(group).map(scale));
+        Ok(true)
     }
 
     /// One code: a byte or a nibble, low ones first.

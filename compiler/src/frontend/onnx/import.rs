@@ -290,6 +290,15 @@ impl Importer {
         made.map_err(|e| bad("the operands do not fit the op").found(e))
     }
 
+    /// Gives a symbol its one size: some exporters leave sizes open that an op fixes.
+    pub(super) fn bind(&mut self, symbol: &str, size: usize) {
+        self.f.bind(symbol, size);
+        for known in self.known.values_mut().flat_map(|k| &mut k.values) {
+            *known = known.bound(symbol, size);
+        }
+        self.symbols.remove(symbol);
+    }
+
     pub(super) fn ty(&self, operand: Operand) -> Type {
         self.f.func().ty(operand).clone()
     }

@@ -24,6 +24,8 @@ pub struct OnnxModel {
     pub module: Module,
     /// Tensors by the names that the decoder has for them.
     pub weights: OnnxWeights,
+    /// The graph's file.
+    pub file: PathBuf,
 }
 
 /// The longest context of a model that says nothing about it, tokens.
@@ -50,7 +52,7 @@ pub fn raised(file: &Path, observer: &mut dyn FnMut(&str, &Module)) -> Result<On
     let raised = raise(&module, &weights, dims, &Options::default(), observer).map_err(|e| refused(&e, file, &producer))?;
     let mut weights = weights;
     weights.set_aliases(raised.aliases);
-    Ok(OnnxModel { module: raised.module, weights })
+    Ok(OnnxModel { module: raised.module, weights, file: file.to_path_buf() })
 }
 
 fn refused(error: &RaiseError, file: &Path, producer: &str) -> Diag {

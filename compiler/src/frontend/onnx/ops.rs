@@ -1,6 +1,7 @@
 //! Every op of the format that is read: a line in [`OPS`] with its domain, its name, the first version that means what its function does, and
 //! the function, which turns one node into one tensor op or a few plain ones. Products, norms and attention are in `ops/network`.
 
+mod contrib;
 mod moving;
 mod network;
 mod quantized;
@@ -38,6 +39,7 @@ const OPS: &[(&str, &str, i64, Import)] = &[
     ("", "DequantizeLinear", 13, quantized::dequantize),
     ("", "Div", 13, |i, n, _| i.plain(n, T::Div)),
     ("", "Dropout", 13, |i, n, _| Ok(vec![i.read(n, 0)?])),
+    ("", "DynamicQuantizeLinear", 11, quantized::dynamic_quantize),
     ("", "Equal", 11, |i, n, _| i.plain(n, T::Equal)),
     ("", "Exp", 13, |i, n, _| i.plain(n, T::Exp)),
     ("", "Expand", 13, moving::expand),
@@ -55,6 +57,7 @@ const OPS: &[(&str, &str, i64, Import)] = &[
     ("", "LessOrEqual", 12, |i, n, _| i.plain(n, T::LessOrEqual)),
     ("", "Log", 13, |i, n, _| i.plain(n, T::Log)),
     ("", "MatMul", 13, network::matmul),
+    ("", "MatMulInteger", 10, quantized::matmul_integer),
     ("", "Max", 13, |i, n, _| i.fold(n, T::Max)),
     ("", "Min", 13, |i, n, _| i.fold(n, T::Min)),
     ("", "Mod", 13, modulo),
@@ -96,7 +99,10 @@ const OPS: &[(&str, &str, i64, Import)] = &[
     ("", "Unsqueeze", 13, moving::unsqueeze),
     ("", "Where", 9, |i, n, _| i.plain(n, T::Where)),
     ("", "Xor", 7, |i, n, _| i.plain(n, T::Xor)),
+    (MS, "GatherBlockQuantized", 1, quantized::gather_blocks),
+    (MS, "GroupQueryAttention", 1, contrib::group_query_attention),
     (MS, "MatMulNBits", 1, quantized::matmul_bits),
+    (MS, "RotaryEmbedding", 1, contrib::rotary),
     (MS, "SimplifiedLayerNormalization", 1, network::rms_norm),
     (MS, "SkipSimplifiedLayerNormalization", 1, network::skip_rms_norm),
 ];

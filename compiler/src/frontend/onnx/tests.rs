@@ -1,5 +1,7 @@
 //! What is refused and how, and where data is found: models made in memory.
 
+mod contrib;
+
 use super::{import, load};
 use llamac_ir::recipe::Source;
 use prost::Message;
@@ -195,9 +197,9 @@ fn weights_in_blocks_of_codes_are_read_as_floats() {
     whole.graph.as_mut().unwrap().output[0] = value("y", DataType::Float, &["b", "2"]);
     let graph = import(&write(folder.path(), &whole)).unwrap();
     let mut row = [0.0; 4];
-    graph.weights.row("y.weight", 0, &mut row).unwrap();
+    graph.weights.row("codes.2x4", 0, &mut row).unwrap();
     assert_eq!(row, [0.0, 0.5, 1.0, 1.5]);
-    graph.weights.row("y.weight", 1, &mut row).unwrap();
+    graph.weights.row("codes.2x4", 1, &mut row).unwrap();
     assert_eq!(row, [-16.0, -2.0, 14.0, 14.0]);
     let mut wrong = sizes();
     wrong[1] = int("N", 3);

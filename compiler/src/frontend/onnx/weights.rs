@@ -7,7 +7,8 @@ use super::wire::INSIDE;
 use crate::diag::{Diag, Result};
 use half::{bf16, f16};
 use llamac_ir::dtype::DType;
-use llamac_ir::recipe::Source;
+use llamac_ir::eval::quant::Codes;
+use llamac_ir::recipe::{Line, Source};
 use memmap2::Mmap;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,6 +25,8 @@ pub struct OnnxWeights {
     tensors: BTreeMap<String, Stored>,
     /// Names that layers have, and the tensors that they mean.
     aliases: BTreeMap<String, String>,
+    /// Names of copies, and the tensors of the file that have the bytes.
+    roots: BTreeMap<String, String>,
 }
 
 /// One tensor.
@@ -51,7 +54,8 @@ impl OnnxWeights {
     /// It cannot be read.
     pub(super) fn open(model: &Path) -> Result<OnnxWeights> {
         let folder = model.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-        let mut weights = OnnxWeights { folder, files: Vec::new(), tensors: BTreeMap::new(), aliases: BTreeMap::new() };
+        let mut weights =
+            OnnxWeights { folder, files: Vec::new(), tensors: BTreeMap::new(), aliases: BTreeMap::new(), roots: BTreeMap::new() };
         weights.map(model.to_owned())?;
         Ok(weights)
     }
@@ -200,26 +204,64 @@ impl OnnxWeights {
         Some(bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect())
     }
 
+    /// Whether a tensor of bytes is there and has no other element than 0.
+    pub(super) fn all_zero(&self, name: &str) -> bool {
+        let stored = self.tensors.get(name).filter(|t| matches!(t.dtype, DType::I8 | DType::U8));
+        stored.and_then(|t| self.bytes(t)).is_some_and(|bytes| bytes.iter().all(|b| *b == 0))
+    }
+
     /// Adds a tensor of floats that is made of codes.
     pub(super) fn add_blocks(&mut self, name: &str, shape: &[usize], blocks: Blocks) {
         let stored = Stored { dtype: DType::F32, shape: shape.to_vec(), packed: false, data: Data::Made(blocks) };
         self.tensors.insert(name.to_owned(), stored);
     }
 
-    /// The name under which bytes are read as two codes each.
-    pub(super) fn as_nibbles(&mut self, name: &str) -> String {
-        let nibbles = format!("{name}.nibbles");
+    /// The blocks that a tensor of floats is made of.
+    pub(super) fn blocks(&self, name: &str) -> Option<&Blocks> {
+        match &self.tensors.get(name)?.data {
+            Data::Made(blocks) => Some(blocks),
+            _ => None,
+        }
+    }
+
+    /// The tensor of the file whose bytes stand under this name, too.
+    pub(super) fn root<'a>(&'a self, name: &'a str) -> &'a str {
+        self.roots.get(name).map_or(name, String::as_str)
+    }
+
+    /// The same bytes under another name.
+    fn copy(&mut self, name: &str, to: &str, shape: Vec<usize>, packed: bool) {
         if let Some(stored) = self.tensors.get(name) {
             let data = match &stored.data {
                 Data::Mapped(file, range) => Data::Mapped(*file, range.clone()),
                 Data::Own(bytes) => Data::Own(bytes.clone()),
                 Data::Made(blocks) => Data::Made(blocks.clone()),
             };
-            let shape = vec![stored.shape.iter().product::<usize>() * 2];
-            let copy = Stored { dtype: stored.dtype, shape, packed: true, data };
-            self.tensors.insert(nibbles.clone(), copy);
+            let root = self.root(name).to_owned();
+            self.tensors.insert(to.to_owned(), Stored { dtype: stored.dtype, shape, packed, data });
+            self.roots.insert(to.to_owned(), root);
         }
+    }
+
+    /// The name under which bytes are read as two codes each.
+    pub(super) fn as_nibbles(&mut self, name: &str) -> String {
+        let nibbles = format!("{}.nibbles", self.root(name));
+        let count = self.tensors.get(name).map_or(0, |t| t.shape.iter().product::<usize>());
+        self.copy(name, &nibbles, vec![count * 2], true);
         nibbles
+    }
+
+    /// A stored tensor of bytes in another shape under another name. `false` if it is none, or the shape does not fit.
+    pub(super) fn reshape_codes(&mut self, name: &str, to: &str, shape: &[usize]) -> bool {
+        let fits =
+            |t: &Stored| matches!(t.dtype, DType::U8 | DType::I8) && t.shape.iter().product::<usize>() == shape.iter().product::<usize>();
+        match self.tensors.get(name).filter(|t| fits(t)).map(|t| t.packed) {
+            None => false,
+            Some(packed) => {
+                self.copy(name, to, shape.to_vec(), packed);
+                true
+            }
+        }
     }
 
     /// One element as a number.
@@ -249,6 +291,11 @@ impl OnnxWeights {
 }
 
 impl Source for OnnxWeights {
+    fn codes(&self, name: &str, dtype: DType, line: Line, out: &mut Codes) -> std::result::Result<bool, String> {
+        let real = self.aliases.get(name).map_or(name, String::as_str);
+        self.blocks(real).map_or(Ok(false), |blocks| self.kept(blocks, dtype, line, out))
+    }
+
     fn row(&self, name: &str, row: usize, out: &mut [f32]) -> std::result::Result<(), String> {
         self.part(name, row, out.len(), 0, out)
     }

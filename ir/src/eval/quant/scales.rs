@@ -17,11 +17,18 @@ pub struct Codes {
 
 impl Codes {
     /// What the codes stand for.
-    pub(super) fn values(&self, out: &mut [f32]) {
+    pub(crate) fn values(&self, out: &mut [f32]) {
         let groups = out.chunks_mut(self.group).zip(self.codes.chunks(self.group)).zip(&self.scales);
         for ((out, codes), scale) in groups {
             out.iter_mut().zip(codes).for_each(|(x, code)| *x = f32::from(*code) * scale);
         }
+    }
+
+    /// Takes codes and scales that are there, scales rounded to f16: a row of a type whose groups have as many columns.
+    pub fn take(&mut self, group: usize, codes: impl ExactSizeIterator<Item = i8>, scales: impl Iterator<Item = f32>) {
+        self.begin(codes.len(), group);
+        self.codes.iter_mut().zip(codes).for_each(|(to, code)| *to = code);
+        self.scales.extend(scales.map(half));
     }
 
     /// Empties it for a row of `columns` in groups of `group`; a group is no longer than the row.

@@ -2,6 +2,7 @@
 
 mod experts;
 
+use super::super::table::frequencies;
 use super::super::view::{Atom, View};
 use super::{Decoder, Fail, Made, turned};
 use llamac_ir::dtype::DType;
@@ -217,10 +218,30 @@ impl Decoder<'_> {
         if (axis != -1 && axis != rank - 1) || view.axes.last() != Some(&vec![Atom::Feat(innermost)]) || !flat {
             return Err("a slice of something else than features".into());
         }
+        if let Some(value) = self.rows_of_linear(&view, start, len, name)? {
+            return Ok(view.joined(value, len as usize));
+        }
         let value = self.out.op(OpKind::SliceCols, name, &[view.value.into()], &[("start", Attr::Int(start)), ("len", Attr::Int(len))])?;
         let mut view = view.of(value);
         view.feats[innermost] = len as usize;
         Ok(view)
+    }
+
+    /// Columns of a product as the product with these rows of its weight: queries, keys and values that an exporter packed are three again.
+    fn rows_of_linear(&mut self, view: &View, start: i64, len: i64, name: &str) -> Result<Option<ValueId>, Fail> {
+        let func = self.out.func();
+        let Some(linear) = func.def(view.value).map(|i| func.body[i].clone()).filter(|i| i.op == OpKind::Linear && view.is_rows()) else {
+            return Ok(None);
+        };
+        let (Ok(start), Ok(len)) = (usize::try_from(start), usize::try_from(len)) else { return Ok(None) };
+        let mut operands = linear.operands.clone();
+        for operand in &mut operands[1..] {
+            let Operand::Weight(w) = *operand else { return Ok(None) };
+            let whole = &self.out.func().weights[w.0 as usize];
+            let (base, recipe) = (whole.name.clone(), crate::recipes::rows(start, len, whole.recipe.clone()));
+            *operand = self.weight(&base, recipe)?;
+        }
+        Ok(Some(self.out.op(OpKind::Linear, name, &operands, &[])?))
     }
 
     fn rotary(&mut self, inst: &Inst, name: &str) -> Result<View, Fail> {
@@ -235,6 +256,14 @@ impl Decoder<'_> {
 
     /// `rope_angles` of positions times frequencies whose cosine and sine these are.
     fn angles(&mut self, cos: Operand, sin: Operand) -> Result<ValueId, Fail> {
+        if let (Some(cos), Some(sin)) = (self.def_of(cos, T::Gather), self.def_of(sin, T::Gather)) {
+            let by_position = cos.operands[1] == sin.operands[1] && [cos, sin].iter().all(|i| i.signed("axis") == 0);
+            if !by_position || !self.is_position(cos.operands[1]) {
+                return Err("rotary tables that are read by something else than positions".into());
+            }
+            let frequencies = self.table([cos.operands[0], sin.operands[0]])?;
+            return self.angles_of(frequencies);
+        }
         let (Some(cos), Some(sin)) = (self.def_of(cos, T::Cos), self.def_of(sin, T::Sin)) else {
             return Err("rotary tables that are no cosine and sine".into());
         };
@@ -247,15 +276,31 @@ impl Decoder<'_> {
             }
             let count: usize = frequencies.ty()?.sizes().unwrap_or_default().iter().product();
             let frequencies = crate::recipes::reshaped(&frequencies, &[count]).ok_or("frequencies of another shape")?;
-            if let Some((_, known)) = self.angles.iter().find(|(r, _)| *r == frequencies) {
-                return Ok(*known);
-            }
-            let weight = self.weight("inv_freq", frequencies.clone())?;
-            let value = self.out.op(OpKind::RopeAngles, "angles", &[self.pos.into(), weight], &[])?;
-            self.angles.push((frequencies, value));
-            return Ok(value);
+            return self.angles_of(frequencies);
         }
         Err("rotary angles without frequencies that are a weight".into())
+    }
+
+    /// `rope_angles` of these frequencies, made once.
+    fn angles_of(&mut self, frequencies: Recipe) -> Result<ValueId, Fail> {
+        if let Some((_, known)) = self.angles.iter().find(|(r, _)| *r == frequencies) {
+            return Ok(*known);
+        }
+        let weight = self.weight("inv_freq", frequencies.clone())?;
+        let value = self.out.op(OpKind::RopeAngles, "angles", &[self.pos.into(), weight], &[])?;
+        self.angles.push((frequencies, value));
+        Ok(value)
+    }
+
+    /// The frequencies of stored tables of cosine and sine.
+    fn table(&mut self, tables: [Operand; 2]) -> Result<Recipe, Fail> {
+        if let Some((_, known)) = self.tables.iter().find(|(t, _)| *t == tables) {
+            return Ok(known.clone()?);
+        }
+        let [Some(cos), Some(sin)] = tables.map(|t| self.recipe(t)) else { return Err("rotary tables that are computed".into()) };
+        let found = frequencies(self.source, &cos, &sin).map(|f| Recipe::Literal { shape: vec![f.len()], data: f.into() });
+        self.tables.push((tables, found.clone()));
+        Ok(found?)
     }
 
     /// Whether an operand is the position of each new token, of any element type.

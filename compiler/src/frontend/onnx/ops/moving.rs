@@ -109,6 +109,13 @@ pub(super) fn reshape(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) ->
             bad("the length of an axis cannot be worked out").found(Attr::Dims(own.clone())).expected(Attr::Dims(shape.clone()))
         })?;
     }
+    // Codes are read through their scales: they stay what they are, a stored tensor.
+    if let Some(name) = input(node, 0)
+        && let Some(sizes) = shape.iter().map(Dim::value).collect::<Option<Vec<_>>>()
+        && i.weights.reshape_codes(name, &node.output[0], &sizes)
+    {
+        return Ok(vec![i.operand(&node.output[0])?]);
+    }
     Ok(vec![reshaped(i, &node.output[0], x, shape)?])
 }
 
@@ -187,6 +194,14 @@ pub(super) fn slice(i: &mut Importer, node: &NodeProto, _: &Attributes<'_>) -> F
             return Err(bad("the slice ends before it starts").found(count));
         }
         if start == Dim::int(0) && count == len {
+            continue;
+        }
+        if start == Dim::int(0)
+            && steps[at] == 1
+            && axis + 1 == rank
+            && let Some(narrow) = count.value().map(|len| super::quantized::narrowed(i, &node.output[0], x, len)).transpose()?.flatten()
+        {
+            x = narrow;
             continue;
         }
         let attrs = [

@@ -17,8 +17,12 @@ type Found = Result<Vec<Operand>>;
 
 /// Vectors are rows or columns of a matrix while they are multiplied.
 pub(super) fn matmul(i: &mut Importer, node: &NodeProto, _: &Attributes<'_>) -> Found {
-    let (mut a, mut b) = (i.read(node, 0)?, i.read(node, 1)?);
-    let name = &node.output[0];
+    let factors = [i.read(node, 0)?, i.read(node, 1)?];
+    product(i, &node.output[0], factors)
+}
+
+/// The matrix product of two operands.
+pub(super) fn product(i: &mut Importer, name: &str, [mut a, mut b]: [Operand; 2]) -> Found {
     let (left, right) = (i.ty(a).shape, i.ty(b).shape);
     if let [k] = left.as_slice() {
         a = reshaped(i, name, a, vec![Dim::int(1), k.clone()])?;
@@ -108,7 +112,7 @@ pub(super) fn skip_rms_norm(i: &mut Importer, node: &NodeProto, a: &Attributes<'
 }
 
 /// `[batch, seq, heads * d]` to `[batch, heads, seq, d]`.
-fn to_heads(i: &mut Importer, name: &str, x: Operand, heads: i64) -> Result<Operand> {
+pub(super) fn to_heads(i: &mut Importer, name: &str, x: Operand, heads: i64) -> Result<Operand> {
     let shape = i.ty(x).shape;
     let [batch, seq, width] = shape.as_slice() else { return Ok(x) };
     let each = width.exact_div(&Dim::int(heads)).filter(|_| heads > 0);
@@ -118,7 +122,7 @@ fn to_heads(i: &mut Importer, name: &str, x: Operand, heads: i64) -> Result<Oper
 }
 
 /// And back.
-fn from_heads(i: &mut Importer, name: &str, x: Operand) -> Result<Operand> {
+pub(super) fn from_heads(i: &mut Importer, name: &str, x: Operand) -> Result<Operand> {
     let turned: Operand = i.tensor(T::Transpose, name, &[x], &[("perm", Attr::ints(&[0, 2, 1, 3]))])?.into();
     let shape = i.ty(turned).shape;
     let [batch, seq, heads, each] = shape.as_slice() else { return Ok(turned) };

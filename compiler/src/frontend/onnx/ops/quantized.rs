@@ -8,8 +8,9 @@ use super::super::import::{Importer, input};
 use crate::diag::{Diag, Result};
 use llamac_ir::dtype::DType;
 use llamac_ir::module::Operand;
-use llamac_ir::op::Attr;
 use llamac_ir::op::TensorOp as T;
+use llamac_ir::op::{Attr, OpKind};
+use llamac_ir::recipe::Recipe;
 use tract_onnx::pb::NodeProto;
 
 type Found = Result<Vec<Operand>>;
@@ -108,10 +109,105 @@ pub(super) fn matmul_bits(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>
         return Err(bad("zero points of MatMulNBits are not compiled").found(&node.input[3]).expected("a symmetric weight"));
     }
     let codes = if bits == 4 { i.weights.as_nibbles(&codes) } else { codes };
-    let name = format!("{}.weight", node.output[0]);
     let zero = 1 << (bits - 1);
-    i.weights.add_blocks(&name, &[n, k], Blocks { codes, scales, zeros: None, zero, order: Order::Rows { columns: k, block } });
-    let (x, w) = (i.read(node, 0)?, i.operand(&name)?);
-    let turned = i.tensor(T::Transpose, &name, &[w], &[("perm", Attr::ints(&[1, 0]))])?;
+    let w = rows_of_blocks(i, n, Blocks { codes, scales, zeros: None, zero, order: Order::Rows { columns: k, block } })?;
+    let (x, name) = (i.read(node, 0)?, &node.output[0]);
+    let turned = i.tensor(T::Transpose, name, &[w], &[("perm", Attr::ints(&[1, 0]))])?;
     Ok(vec![i.tensor(T::MatMul, &node.output[0], &[x, turned.into()], &[])?.into()])
+}
+
+/// A weight `[rows, columns]` of blocks along rows. The same codes with the same scales are the same weight, also where another op has more or fewer columns:
+/// a table and a head that are tied stay so.
+fn rows_of_blocks(i: &mut Importer, rows: usize, blocks: Blocks) -> Result<Operand> {
+    let Order::Rows { columns, .. } = blocks.order else { return Err(bad("blocks that are not along rows")) };
+    let root = i.weights.root(&blocks.codes).to_owned();
+    let mut name = format!("{root}.{rows}x{columns}");
+    while i.weights.blocks(&name).is_some_and(|known| *known != blocks) {
+        name.push('+');
+    }
+    if i.weights.blocks(&name).is_none() {
+        i.weights.add_blocks(&name, &[rows, columns], blocks);
+    }
+    i.operand(&name)
+}
+
+/// Rows of a table that stands in blocks of codes.
+pub(super) fn gather_blocks(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Found {
+    i.at_most(node, 3)?;
+    let bits = a.int_or("bits", 4)?;
+    let block = a.int_or("block_size", 128)?;
+    let (codes, shape, dtype, packed) = stored(i, node, 0, "the quantized table")?;
+    let (scales, scale_shape, ..) = stored(i, node, 2, "the scale")?;
+    let [rows, bytes] = shape[..] else { return Err(bad("the table is no matrix").found(format_args!("{shape:?}"))) };
+    a.only("gather_axis", 0)?;
+    match a.int_or("quantize_axis", 1)? {
+        1 | -1 => {}
+        other => return Err(bad("attribute `quantize_axis` has a value that is not compiled").found(other).expected("1, the last axis")),
+    }
+    if !matches!(bits, 4 | 8) || dtype != DType::U8 || packed {
+        let found = format_args!("{bits} bits in {dtype}{}", if packed { " of 4 bits" } else { "" }).to_string();
+        return Err(bad("codes of this type are not compiled").found(found).expected("4 or 8 bits in uint8"));
+    }
+    let block = usize::try_from(block).ok().filter(|b| *b > 0).ok_or_else(|| bad("`block_size` cannot be that").found(block))?;
+    let columns = bytes * 8 / bits as usize;
+    if !columns.is_multiple_of(block) || count(&scale_shape) != rows * (columns / block) {
+        return Err(refused("the scale", &scale_shape, rows * columns.div_ceil(block)));
+    }
+    let codes = if bits == 4 { i.weights.as_nibbles(&codes) } else { codes };
+    let order = Order::Rows { columns, block };
+    let table = rows_of_blocks(i, rows, Blocks { codes, scales, zeros: None, zero: 1 << (bits - 1), order })?;
+    let ids = i.read(node, 1)?;
+    Ok(vec![i.tensor(T::Gather, &node.output[0], &[table, ids], &[("axis", Attr::Int(0))])?.into()])
+}
+
+/// The first `len` columns of rows that are looked up in a table of blocks, if what is cut off only fills the last block up: rows of the table
+/// that is as narrow.
+pub(super) fn narrowed(i: &mut Importer, name: &str, x: Operand, len: usize) -> Result<Option<Operand>> {
+    let Operand::Value(v) = x else { return Ok(None) };
+    let func = i.f.func();
+    let Some(inst) = func.def(v).map(|at| &func.body[at]) else { return Ok(None) };
+    let ([Operand::Weight(w), ids], true) = (&inst.operands[..], inst.op == OpKind::Tensor(T::Gather) && inst.signed("axis") == 0) else {
+        return Ok(None);
+    };
+    let (Recipe::Source { name: table, .. }, ids) = (&func.weights[w.0 as usize].recipe, *ids) else { return Ok(None) };
+    let (Some(blocks), Some(rows)) = (i.weights.blocks(table).cloned(), i.weights.get(table).map(|t| t.shape[0])) else { return Ok(None) };
+    let Order::Rows { columns, block } = blocks.order else { return Ok(None) };
+    if len == 0 || len.div_ceil(block) * block != columns {
+        return Ok(None);
+    }
+    let narrow = rows_of_blocks(i, rows, Blocks { order: Order::Rows { columns: len, block }, ..blocks })?;
+    Ok(Some(i.tensor(T::Gather, name, &[narrow, ids], &[("axis", Attr::Int(0))])?.into()))
+}
+
+/// Codes, scale and zero point of all of a tensor.
+pub(super) fn dynamic_quantize(i: &mut Importer, node: &NodeProto, _: &Attributes<'_>) -> Found {
+    i.at_most(node, 1)?;
+    let x = i.read(node, 0)?;
+    let name = |at: usize| node.output.get(at).filter(|o| !o.is_empty()).unwrap_or(&node.output[0]);
+    let scale: Operand = i.tensor(T::DynamicScale, name(1), &[x], &[])?.into();
+    let zero: Operand = i.tensor(T::DynamicZero, name(2), &[x], &[])?.into();
+    let codes = i.tensor(T::Quantize, name(0), &[x, scale, zero], &[])?;
+    Ok(vec![codes.into(), scale, zero])
+}
+
+/// A product of bytes, each less its zero point, exactly.
+pub(super) fn matmul_integer(i: &mut Importer, node: &NodeProto, _: &Attributes<'_>) -> Found {
+    i.at_most(node, 4)?;
+    let name = &node.output[0];
+    let wide = |i: &mut Importer, x: Operand| i.tensor(T::Cast, name, &[x], &[("to", Attr::Word("i32".to_owned()))]).map(Operand::from);
+    let mut factors = [i.read(node, 0)?, i.read(node, 1)?];
+    for (at, factor) in factors.iter_mut().enumerate() {
+        *factor = wide(i, *factor)?;
+        // Symmetric weights have zero points, too, all of them 0.
+        let Some(zero) = input(node, at + 2).filter(|zero| !i.weights.all_zero(zero)) else { continue };
+        let zero = i.operand(zero)?;
+        let mut zero = wide(i, zero)?;
+        // One for each row of the first factor, for each column of the second.
+        if let (0, [rows]) = (at, &i.ty(zero).shape[..]) {
+            let shape = vec![rows.clone(), 1.into()];
+            zero = super::moving::reshaped(i, name, zero, shape)?;
+        }
+        *factor = i.tensor(T::Sub, name, &[*factor, zero], &[])?.into();
+    }
+    super::network::product(i, name, factors)
 }
