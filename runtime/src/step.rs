@@ -1,13 +1,16 @@
 //! The engine: runs compiled steps over ragged batches. It owns what a step needs (code, weights, arena, cache, threads) and knows no
 //! text and no sampling.
 
+mod error;
+
+pub use error::EngineError;
+
 use crate::abi::{ABI_SKIPS, Barrier, Kernel, SCRATCH_BYTES, SKIPPED, ScheduleEntry, StepContext, StepFn, Work};
-use crate::artifact::{Artifact, ArtifactError};
+use crate::artifact::Artifact;
 use crate::batch::{SeqInput, StepRows, chunks};
 use crate::kv::KvCache;
 use crate::memory::{LoadMode, Region};
 use crate::threads::{Team, default_threads};
-use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::time::Instant;
@@ -27,147 +30,6 @@ pub struct EngineOptions {
     pub load: LoadMode,
     /// Run only these entries of the schedule, in the schedule's order; empty: all. For check vectors.
     pub schedule: Vec<usize>,
-}
-
-/// Why a step was not run. The sequences are as before.
-#[derive(Debug)]
-pub enum EngineError {
-    /// The artifact cannot be used.
-    Artifact(ArtifactError),
-    /// The system has no memory for a part of the plan.
-    OutOfMemory {
-        /// Which part.
-        what: &'static str,
-        /// Its size.
-        bytes: u64,
-        /// The system's reason.
-        error: io::Error,
-    },
-    /// The system refuses a thread.
-    Threads {
-        /// Threads that were asked for.
-        threads: usize,
-        /// The system's reason.
-        error: io::Error,
-    },
-    /// An option beyond what the artifact was compiled for.
-    BadOption {
-        /// Name of the option.
-        what: &'static str,
-        /// Its value.
-        found: usize,
-        /// Values from 1 to this are possible.
-        most: usize,
-    },
-    /// The artifact's code cannot do what is asked; code that is compiled now can.
-    TooOld {
-        /// `abi::ABI_VERSION` when it was compiled.
-        abi: u32,
-        /// The first version that can.
-        needs: u32,
-    },
-    /// A sequence would become longer than it may.
-    ContextFull {
-        /// Its slot.
-        slot: usize,
-        /// Tokens that it has.
-        length: usize,
-        /// Tokens that were to be added.
-        new: usize,
-        /// Tokens that it may have.
-        max: usize,
-    },
-    /// A token that the model does not have.
-    BadToken {
-        /// The token.
-        token: u32,
-        /// Size of the vocabulary.
-        vocab: usize,
-    },
-    /// A slot that is not there, or twice in one batch.
-    BadSlot {
-        /// The slot.
-        slot: usize,
-        /// Number of slots.
-        slots: usize,
-    },
-    /// An input without tokens.
-    NoTokens {
-        /// Its slot.
-        slot: usize,
-    },
-    /// Every slot is taken.
-    NoFreeSlot {
-        /// Number of slots.
-        slots: usize,
-    },
-}
-
-impl EngineError {
-    /// Short code for diagnostics, stable.
-    pub fn code(&self) -> &'static str {
-        match self {
-            EngineError::Artifact(e) => e.code(),
-            EngineError::OutOfMemory { .. } => "out-of-memory",
-            EngineError::Threads { .. } => "threads",
-            EngineError::BadOption { .. } => "bad-option",
-            EngineError::TooOld { .. } => "too-old",
-            EngineError::ContextFull { .. } => "context-full",
-            EngineError::BadToken { .. } => "bad-token",
-            EngineError::BadSlot { .. } | EngineError::NoTokens { .. } => "bad-batch",
-            EngineError::NoFreeSlot { .. } => "batch-full",
-        }
-    }
-
-    /// What to do about it.
-    pub fn help(&self) -> String {
-        match self {
-            EngineError::Artifact(e) => e.help(),
-            EngineError::OutOfMemory { .. } => "lower the context or the batch, or compile with a smaller --max-step".to_owned(),
-            EngineError::Threads { .. } => "ask for fewer threads".to_owned(),
-            EngineError::BadOption { found: 0, .. } | EngineError::BadOption { what: "threads", .. } => {
-                "choose a number in this range".to_owned()
-            }
-            EngineError::BadOption { what, .. } => format!("compile again with a larger --{}", what.replace('_', "-")),
-            EngineError::TooOld { .. } => "compile the model again".to_owned(),
-            EngineError::ContextFull { .. } => "shorten the text, or compile with a larger --max-context".to_owned(),
-            EngineError::BadToken { .. } => "use the tokenizer of this artifact".to_owned(),
-            EngineError::BadSlot { .. } | EngineError::NoTokens { .. } => "this is a mistake in the calling program".to_owned(),
-            EngineError::NoFreeSlot { .. } => "end a sequence first, or compile with a larger --max-batch".to_owned(),
-        }
-    }
-}
-
-impl fmt::Display for EngineError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            EngineError::Artifact(e) => write!(f, "{e}"),
-            EngineError::OutOfMemory { what, bytes, error } => write!(f, "no memory for the {what}, {bytes} bytes: {error}"),
-            EngineError::Threads { threads, error } => write!(f, "cannot start {threads} threads: {error}"),
-            EngineError::BadOption { what, found, most } => write!(f, "{what} is {found}, this artifact allows 1 to {most}"),
-            EngineError::TooOld { abi, needs } => {
-                write!(
-                    f,
-                    "the code has ABI {abi} and cannot pass over layers, which checking some of them takes: that came with ABI {needs}"
-                )
-            }
-            EngineError::ContextFull { slot, length, new, max } => {
-                write!(f, "sequence {slot} has {length} tokens and cannot take {new} more: the limit is {max}")
-            }
-            EngineError::BadToken { token, vocab } => write!(f, "token {token} in a vocabulary of {vocab}"),
-            EngineError::BadSlot { slot, slots } => write!(f, "slot {slot} is used twice, or not one of {slots}"),
-            EngineError::NoTokens { slot } => write!(f, "no tokens for slot {slot}"),
-            EngineError::NoFreeSlot { slots } => write!(f, "all {slots} sequence slots are taken"),
-        }
-    }
-}
-
-impl std::error::Error for EngineError {}
-
-impl From<ArtifactError> for EngineError {
-    fn from(error: ArtifactError) -> EngineError {
-        EngineError::Artifact(error)
-    }
 }
 
 /// Runs steps. One per session; sequences live in its slots.
