@@ -170,6 +170,10 @@ impl Grouped for Six {
             for_rows!(M, t => { total[t] = D::start(sums.row(t).cast::<i32>().read_unaligned().wrapping_mul(4)); });
             let mut odd = D::zero();
             for line in 0..4 {
+                D::ahead_of_tile::<M>(w.add(line * 64));
+                if line % 2 == 1 {
+                    D::ahead_of_tile::<M>(w.add((4 + line / 2) * 64));
+                }
                 let six = D::sixes(w.add(line * 64), w.add((4 + line / 2) * 64), line % 2 == 1);
                 if M == 1 && line % 2 == 1 {
                     odd = D::add_sixes::<M>(odd, six, x.row(0).add(8 * line));
