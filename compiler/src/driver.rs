@@ -30,6 +30,8 @@ use std::time::{Duration, Instant};
 pub struct CompileOptions {
     /// A name of `llamac_passes::pipeline::PRECISIONS`.
     pub quant: Option<String>,
+    /// Format of the KV cache, `bf16` or `int8`; not for f32 artifacts.
+    pub kv: Option<String>,
     /// See [`Target::parse`].
     pub target: String,
     /// Longest sequence, tokens.
@@ -58,6 +60,7 @@ impl Default for CompileOptions {
     fn default() -> CompileOptions {
         CompileOptions {
             quant: None,
+            kv: None,
             target: "native".into(),
             max_context: None,
             max_batch: 8,
@@ -142,7 +145,7 @@ pub struct Summary {
 pub fn plan(model: &Model, options: &CompileOptions) -> Result<Planned> {
     let target = Target::parse(&options.target).map_err(|e| Diag::new("target", e.to_string()).help("`llamac targets` lists them"))?;
     let mut warnings = model.warnings.clone();
-    let precision = precision(options, model, &mut warnings)?;
+    let precision = with_kv(precision(options, model, &mut warnings)?, options)?;
     let limits = limits(model, options, &mut warnings)?;
 
     let mut imported = model.module(&limits)?;
@@ -340,6 +343,31 @@ fn precision(options: &CompileOptions, model: &Model, warnings: &mut Vec<Warning
         warnings.push(Warning(Diag::new("quant", what)));
     }
     Ok(precision)
+}
+
+/// What K and V are rounded to, where the user says it.
+fn with_kv(precision: Precision, options: &CompileOptions) -> Result<Precision> {
+    let Some(name) = options.kv.as_deref() else { return Ok(precision) };
+    let kv = match name {
+        "bf16" => DType::Bf16,
+        "int8" => DType::I8,
+        other => {
+            return Err(Diag::new("option", "unknown format of the KV cache")
+                .found(other)
+                .expected("bf16 or int8")
+                .help("choose one with --kv"));
+        }
+    };
+    if precision == Precision::F32 {
+        return Err(Diag::new("option", "an f32 artifact keeps its KV cache in f32")
+            .found(format_args!(
+                "--kv {name} with {}",
+                options.quant.as_deref().map_or("an f32 checkpoint".to_owned(), |q| format!("--quant {q}"))
+            ))
+            .expected("--quant bf16, int8 or int4 with --kv")
+            .help("add --quant bf16, or leave --kv out"));
+    }
+    Ok(Precision { kv, ..precision })
 }
 
 fn limits(model: &Model, options: &CompileOptions, warnings: &mut Vec<Warning>) -> Result<Limits> {

@@ -149,3 +149,12 @@ fn an_output_folder_that_is_not_there_is_refused_before_any_work() {
     let said = diagnostic(&["compile", text(&model), "-o", "no/such/folder/out.llx"]);
     assert!(said.contains("no/such/folder"), "{said}");
 }
+
+#[test]
+fn a_cache_format_for_an_f32_artifact_is_refused_with_a_way_out() {
+    let folder = copy_model("tiny-llama3");
+    let said = diagnostic(&["plan", text(folder.path()), "--quant", "f32", "--kv", "int8"]);
+    for word in ["--kv int8", "--quant f32", "help:", "--quant bf16"] {
+        assert!(said.contains(word), "`{word}` is not in: {said}");
+    }
+}

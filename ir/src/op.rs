@@ -154,7 +154,7 @@ macro_rules! ops {
 
 use AttrKind::{Float, Int, Word};
 const ACT: AttrKind = Word(&["f32", "bf16", "i8"], true);
-const KV: AttrKind = Word(&["f32", "bf16"], true);
+const KV: AttrKind = Word(&["f32", "bf16", "i8"], true);
 const LAYOUT: AttrKind = Word(&["half", "interleaved"], false);
 
 ops! {
@@ -171,7 +171,7 @@ ops! {
     /// Rotates each head of `x: f32[s, heads * head_dim]` by `angles: f32[s, head_dim]`. Pair `i` is elements `(i, i + head_dim/2)`
     /// of a head (`half`) or `(2i, 2i+1)` (`interleaved`) (Su et al., 2021).
     Rope "rope" ("x", "angles") {head_dim: Int(None), layout: LAYOUT} -> 1, Pure, Imported;
-    /// Writes the rows of `k` and `v: f32[s, kv_heads * head_dim]` at positions `pos` of sequences `seq` into the cache of this call, rounded to `kv`.
+    /// Writes the rows of `k` and `v: f32[s, kv_heads * head_dim]` at positions `pos` of sequences `seq` into the cache of this call, rounded to `kv`; `kv=i8` rounds each head of a row to `127` steps each way.
     KvWrite "kv_write" ("k", "v", "pos", "seq") {head_dim: Int(None), kv: KV} -> 0, Ordered, Imported;
     /// Causal attention of `q: f32[s, heads * head_dim]` over the cache of this call: query head `h` reads KV head `h / (heads / kv_heads)`;
     /// the query at position `p` sees keys `c ..= p` of its sequence, `c = 0`, or the last multiple of `chunk` not above `p` if `chunk > 0`.

@@ -57,7 +57,9 @@ fn kv_bytes(func: &Func) -> u64 {
     let row = |inst: &llamac_ir::module::Inst| {
         let columns: usize = inst.operands[..2].iter().filter_map(|o| func.ty(*o).shape.last()?.value()).sum();
         let element = DType::from_name(inst.word("kv")).map_or(4.0, |kv| cost::element_bytes(kv, columns));
-        (columns as f64 * element) as u64
+        // A scale for each head.
+        let scales = if inst.word("kv") == "i8" { columns / inst.int("head_dim").max(1) * 4 } else { 0 };
+        (columns as f64 * element) as u64 + scales as u64
     };
     writes.map(row).sum()
 }

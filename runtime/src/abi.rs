@@ -393,3 +393,31 @@ pub struct QuantizeArgs {
     /// Bytes from one row of `out` to the next, a multiple of 4.
     pub out_stride: u64,
 }
+
+/// Rounds rows of K and V to int8 and writes them to the pages of their positions ([`crate::format::KvFormat::I8`]).
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct KvWriteArgs {
+    /// f32 rows of `heads * head_dim`.
+    pub k: *const f32,
+    /// Bytes from one row of `k` to the next.
+    pub k_stride: u64,
+    /// f32 rows of `heads * head_dim`.
+    pub v: *const f32,
+    /// Bytes from one row of `v` to the next.
+    pub v_stride: u64,
+    /// Rows.
+    pub m: u64,
+    /// The layer's K in page 0 of the pool.
+    pub base: *mut u8,
+    /// Byte offset of the page of each row, `u64[m]`.
+    pub pages: *const u64,
+    /// Position of each row, `u32[m]`.
+    pub pos: *const u32,
+    /// Positions of a ring; 0: every position has its own place.
+    pub chunk: u64,
+    /// KV heads.
+    pub heads: u64,
+    /// Padded head size; a multiple of 16.
+    pub head_dim: u64,
+}

@@ -142,37 +142,56 @@ pub const FEATURE_PAD: usize = 16;
 /// Layout of the KV cache in one page (64 tokens) of one layer: for each KV head K, then for each KV head V.
 ///
 /// K of a head: `[64/16 token tiles][head_dim / pair][16 tokens][pair]`, V of a head: `[64 / pair][head_dim][pair tokens]`,
-/// where `pair` is 2 for bf16 and 1 for f32: a 64-byte line of K is 16 tokens, so scores need no horizontal sums.
+/// where `pair` is 1 for f32 and 2 for the others: a line of K is 16 tokens, so scores need no horizontal sums. An int8 element is
+/// `code * scale` with a code in -127..=127 and one f32 scale for each token of the head; the 64 scales stand behind the codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KvFormat {
     /// 4 bytes an element.
     F32,
     /// 2 bytes an element, pairs.
     Bf16,
+    /// 1 byte an element, pairs, and 4 bytes for each token of a head.
+    I8,
 }
 
 impl KvFormat {
+    /// Every format.
+    pub const ALL: [KvFormat; 3] = [KvFormat::F32, KvFormat::Bf16, KvFormat::I8];
+
+    /// The format of that name.
+    pub fn from_name(name: &str) -> Option<KvFormat> {
+        KvFormat::ALL.into_iter().find(|f| f.name() == name)
+    }
     /// Name in kernel names, artifacts and the command line.
     pub const fn name(self) -> &'static str {
         match self {
             KvFormat::F32 => "f32",
             KvFormat::Bf16 => "bf16",
+            KvFormat::I8 => "i8",
         }
     }
     /// Elements that stand together: 1 or 2.
     pub const fn pair(self) -> usize {
         match self {
             KvFormat::F32 => 1,
-            KvFormat::Bf16 => 2,
+            KvFormat::Bf16 | KvFormat::I8 => 2,
         }
     }
-    /// Bytes of one element.
+    /// Bytes of one element, scales not counted.
     pub const fn bytes(self) -> usize {
-        4 / self.pair()
+        match self {
+            KvFormat::F32 => 4,
+            KvFormat::Bf16 => 2,
+            KvFormat::I8 => 1,
+        }
+    }
+    /// Bytes of the scale of a token.
+    pub const fn scale_bytes(self) -> usize {
+        if matches!(self, KvFormat::I8) { 4 } else { 0 }
     }
     /// Bytes of K (or of V) of one head in one page; `head_dim` is the padded one.
     pub const fn head_bytes(self, head_dim: usize) -> usize {
-        PAGE_TOKENS * head_dim * self.bytes()
+        PAGE_TOKENS * (head_dim * self.bytes() + self.scale_bytes())
     }
     /// Bytes of one layer in one page.
     pub const fn layer_bytes(self, kv_heads: usize, head_dim: usize) -> usize {
@@ -181,11 +200,15 @@ impl KvFormat {
     /// Offset of element `i` of token `t` (in `0..64`) inside the K of a head.
     pub const fn k_offset(self, head_dim: usize, t: usize, i: usize) -> usize {
         let p = self.pair();
-        (((t / ROWS) * (head_dim / p) + i / p) * ROWS + t % ROWS) * 4 + (i % p) * self.bytes()
+        ((((t / ROWS) * (head_dim / p) + i / p) * ROWS + t % ROWS) * p + i % p) * self.bytes()
     }
     /// Offset of element `i` of token `t` inside the V of a head.
     pub const fn v_offset(self, head_dim: usize, t: usize, i: usize) -> usize {
         let p = self.pair();
-        ((t / p) * head_dim + i) * 4 + (t % p) * self.bytes()
+        (((t / p) * head_dim + i) * p + t % p) * self.bytes()
+    }
+    /// Offset of the scale of token `t` inside the K or V of a head, for formats that have scales.
+    pub const fn scale_offset(self, head_dim: usize, t: usize) -> usize {
+        PAGE_TOKENS * head_dim * self.bytes() + t * self.scale_bytes()
     }
 }

@@ -14,7 +14,8 @@ use std::sync::Mutex;
 /// Artifacts made by this process: (fixture, weight format, target).
 static MADE: Mutex<BTreeMap<(String, String, String), PathBuf>> = Mutex::new(BTreeMap::new());
 
-/// The artifact of a fixture, compiled into `folder` when it is first asked for. `int4 calibrated` is calibrated on the default text.
+/// The artifact of a fixture, compiled into `folder` when it is first asked for. `int4 calibrated` is calibrated on the default text,
+/// `bf16 kv8` has an int8 cache.
 ///
 /// # Panics
 /// If it does not compile.
@@ -24,10 +25,11 @@ pub fn artifact(folder: &Path, fixture: &Fixture, quant: &str, target: &str) -> 
     made.entry(key)
         .or_insert_with(|| {
             let out = folder.join(format!("{}-{quant}-{target}.llx", fixture.name));
-            let plain = quant.strip_suffix(" calibrated");
+            let has = |word: &str| quant.split(' ').skip(1).any(|w| w == word);
             let options = CompileOptions {
-                quant: Some(plain.unwrap_or(quant).into()),
-                calibrate: plain.map(|_| Text::Default),
+                quant: quant.split(' ').next().map(str::to_owned),
+                kv: has("kv8").then(|| "int8".into()),
+                calibrate: has("calibrated").then_some(Text::Default),
                 target: target.into(),
                 max_context: Some(1024),
                 check: Check::None,

@@ -21,6 +21,11 @@ pub(super) struct BuildArgs {
     /// --size or --max-kl.
     #[arg(long, value_name = "FORMAT", value_parser = clap::builder::PossibleValuesParser::new(PRECISIONS.iter().map(|p| p.name).chain(["auto"])))]
     pub(super) quant: Option<String>,
+    /// Format of the KV cache [default: bf16, or f32 in an f32 artifact].
+    ///
+    /// int8 keeps a scale for each head of each token: half the memory, and half of what a token reads of it at a long context.
+    #[arg(long, value_name = "FORMAT", value_parser = ["bf16", "int8"])]
+    pub(super) kv: Option<String>,
     /// CPU to compile for: `native`, `x86_64-v2`, `x86_64-v3`, `x86_64-v4`, with `+feature` added. See `llamac targets`.
     #[arg(long, value_name = "TARGET", default_value = "native")]
     pub(super) target: String,
@@ -124,6 +129,7 @@ impl BuildArgs {
     pub(super) fn options(&self) -> CompileOptions {
         CompileOptions {
             quant: self.quant.clone(),
+            kv: self.kv.clone(),
             target: self.target.clone(),
             max_context: self.max_context,
             max_batch: self.max_batch,

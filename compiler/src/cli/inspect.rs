@@ -84,13 +84,14 @@ pub(super) fn kv_of_sequence(meta: &llamac_runtime::artifact::meta::PlanMeta, to
 pub(super) fn memory(meta: &Meta) -> String {
     let plan = &meta.plan;
     let per_token = kv_per_token(plan);
+    let kv = plan.kv.first().map_or("none", |k| k.format.as_str());
     let context = meta.model.max_context as u64;
     let line = |name: &str, n: u64| vec![name.to_owned(), grouped(n), bytes(n)];
     let mut rows = vec![
         vec!["parameters".into(), grouped(meta.model.parameters), String::new()],
         line("weights, mapped from the file", plan.weight_bytes),
         line(&format!("activations, {} tokens a step", plan.max_step), plan.arena_bytes),
-        line("KV cache per token", per_token),
+        line(&format!("KV cache per token, {kv}"), per_token),
     ];
     for group in plan.kv.iter().filter(|k| k.chunk > 0) {
         let ring = group.page_bytes * group.chunk.div_ceil(llamac_runtime::abi::PAGE_TOKENS) as u64;

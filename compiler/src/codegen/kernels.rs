@@ -59,6 +59,7 @@ impl<'p> Kernels<'p> {
                     Body::ExpertRows { .. } => drop(kernels.simple("expert_rows")?),
                     Body::Combine { .. } => drop(kernels.simple("moe_combine")?),
                     Body::AttnTemperature { .. } => drop(kernels.simple("attn_temperature")?),
+                    Body::KvWrite { cache, .. } => drop(kernels.kv_write(kv_format(cache.elem).name())?),
                     Body::Attention { kv, .. } => drop(kernels.attention(kv_format(kv.elem).name())?),
                     _ => {}
                 }
@@ -99,6 +100,10 @@ impl<'p> Kernels<'p> {
 
     pub(super) fn gather(&mut self, weight: &str) -> Result<usize, CodegenError> {
         self.only("gather", weight)
+    }
+
+    pub(super) fn kv_write(&mut self, kv: &str) -> Result<usize, CodegenError> {
+        self.only("kv_write", kv)
     }
 
     pub(super) fn attention(&mut self, kv: &str) -> Result<usize, CodegenError> {

@@ -5,12 +5,14 @@ use std::mem::offset_of;
 use cranelift_codegen::ir::types::{I32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
-use llamac_runtime::abi::{KvGroup, PAGE_TOKENS, ROWS, RowSet};
+use llamac_runtime::abi::{KvGroup, KvWriteArgs, PAGE_TOKENS, ROWS, RowSet};
 
+use super::CodegenError;
 use super::frame::Emit;
+use super::map::with_rows;
 use super::math::Block;
 use crate::lower::kv_format;
-use crate::lower::program::{Cache, Elem, Sink};
+use crate::lower::program::{Cache, Elem, Sink, View};
 
 /// Where the elements of one row go: computed once per row.
 #[derive(Clone, Copy)]
@@ -19,6 +21,40 @@ pub(super) struct CacheRow {
     base: Value,
     is_k: bool,
     cache: Cache,
+}
+
+/// Rows of K and V to int8 pages: a kernel does the work.
+pub(super) fn write(e: &mut Emit<'_, '_>, k: View, v: View, cache: Cache) -> Result<(), CodegenError> {
+    let slot = e.kernels.kv_write(kv_format(cache.elem).name())?;
+    let args = e.arguments(size_of::<KvWriteArgs>());
+    let (set, group) = (e.set, e.kv_group());
+    let chunk = e.program.kv.get(group).map_or(0, |kv| kv.chunk as u64);
+    with_rows(e, |e, low, m| {
+        let (base, layer) = (e.kv_field(offset_of!(KvGroup, base)), e.kv);
+        let pages = e.row_set(set, offset_of!(RowSet, page) + 8 * group);
+        let positions = e.row_set(set, offset_of!(RowSet, pos));
+        let [k_row, v_row] = [k, v].map(|x| {
+            let row = e.row(x.buffer, low);
+            e.add_int(row, (x.col * 4) as u64)
+        });
+        let fields = [
+            (k_row, offset_of!(KvWriteArgs, k)),
+            (e.int(e.buffer(k.buffer).stride()), offset_of!(KvWriteArgs, k_stride)),
+            (v_row, offset_of!(KvWriteArgs, v)),
+            (e.int(e.buffer(v.buffer).stride()), offset_of!(KvWriteArgs, v_stride)),
+            (m, offset_of!(KvWriteArgs, m)),
+            (e.add(base, layer), offset_of!(KvWriteArgs, base)),
+            (e.element(pages, low, 8), offset_of!(KvWriteArgs, pages)),
+            (e.element(positions, low, 4), offset_of!(KvWriteArgs, pos)),
+            (e.int(chunk), offset_of!(KvWriteArgs, chunk)),
+            (e.int(cache.heads as u64), offset_of!(KvWriteArgs, heads)),
+            (e.int(cache.head_dim as u64), offset_of!(KvWriteArgs, head_dim)),
+        ];
+        fields.into_iter().for_each(|(value, at)| e.store(value, args, at));
+        let kernel = e.kernel(slot);
+        e.call_kernel(kernel, args);
+    });
+    Ok(())
 }
 
 impl Emit<'_, '_> {
@@ -80,6 +116,7 @@ impl Emit<'_, '_> {
                 self.store_block(x, base, false);
             }
             // Pairs of columns are a line apart.
+            // int8 caches are written by `write`.
             (Elem::Bf16 | Elem::I8, true) => {
                 let base = self.element(base, part, 8 * line);
                 let halves = self.bf16_halves(x);

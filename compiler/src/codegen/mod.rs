@@ -150,6 +150,7 @@ fn emit_region<'p>(
             map::rope_half(e, *x, *angles, *heads, *head_dim, *out);
             Ok(())
         }
+        Body::KvWrite { k, v, cache } => kv::write(e, *k, *v, *cache),
         Body::Attention { q, kv, group, scale, out, .. } => {
             attention::attention(e, &attention::Attention { q: *q, kv: *kv, group: *group, scale: *scale, out: *out })
         }

@@ -175,7 +175,7 @@ impl FuncLower<'_, '_> {
                 OpKind::RowScale if operand == 0 && self.ready(i, 1) => {}
                 OpKind::Add | OpKind::Mul | OpKind::SwiGlu if self.ready(i, 1 - operand) => {}
                 OpKind::Rope if operand == 0 && inst.word("layout") == "interleaved" && self.ready(i, 1) => {}
-                OpKind::KvWrite | OpKind::RopeKvWrite if operand < 2 && self.cache_is_quiet(at, i) => {
+                OpKind::KvWrite | OpKind::RopeKvWrite if operand < 2 && inst.word("kv") != "i8" && self.cache_is_quiet(at, i) => {
                     let roped = inst.op == OpKind::RopeKvWrite && operand == 0;
                     if roped && !self.ready(i, 2) {
                         break;

@@ -257,6 +257,9 @@ impl<'a, 'm> FuncLower<'a, 'm> {
         let set = self.rows(k)?;
         self.expect_index(inst.operands[first], Index::Pos, set)?;
         self.expect_index(inst.operands[first + 1], Index::Seq, set)?;
+        if cache.elem == Elem::I8 {
+            return self.kv_write_rounded(at, cache, (k, v));
+        }
         let mut segments = Vec::new();
         for (i, value) in [k, v].into_iter().enumerate() {
             if self.done[at][i] {
@@ -272,11 +275,33 @@ impl<'a, 'm> FuncLower<'a, 'm> {
         if segments.is_empty() { Ok(()) } else { self.region(k, Body::Map { segments }) }
     }
 
+    /// A scale is that of a whole head: a region of its own, behind the one that rotates K.
+    fn kv_write_rounded(&mut self, at: usize, cache: Cache, (k, v): (ValueId, ValueId)) -> Result<(), LowerError> {
+        let inst = &self.func.body[at];
+        let mut from = self.view(k)?;
+        if inst.op == OpKind::RopeKvWrite {
+            let expr = Expr::Rope { x: Box::new(Expr::Load(from)), angles: self.view_operand(inst, 2)?, head_dim: cache.head_dim };
+            let name = format!("{}.rot", self.func.values[k.0 as usize].name);
+            let (rows, width, layout) = (self.rows(k)?, self.width(k)?, self.layout(k));
+            let rotated = self.b.buffer(&name, rows, width, layout, Elem::F32, Role::Scratch);
+            let blocks = cache.heads * cache.head_dim / 16;
+            let segment = Segment { first: 0, blocks, lanes: 1, expr, sink: Sink::Store(rotated) };
+            self.region(k, Body::Map { segments: vec![segment] })?;
+            from = View { buffer: rotated, col: 0 };
+        }
+        let v = self.view(v)?;
+        self.region(k, Body::KvWrite { k: from, v, cache })
+    }
+
     /// The cache that a `kv_write` or `attention` is about; every one of a function must agree.
     pub(super) fn cache_of(&mut self, inst: &Inst, value: ValueId) -> Result<Cache, LowerError> {
         let head_dim = inst.int("head_dim");
         let heads = if inst.op == OpKind::Attention { inst.int("kv_heads") } else { self.width(value)? / head_dim };
-        let elem = if inst.word("kv") == "bf16" { Elem::Bf16 } else { Elem::F32 };
+        let elem = match inst.word("kv") {
+            "bf16" => Elem::Bf16,
+            "i8" => Elem::I8,
+            _ => Elem::F32,
+        };
         let cache = Cache { elem, heads, head_dim: pad(head_dim) };
         let chunk = if inst.op == OpKind::Attention { Some(inst.int("chunk")) } else { None };
         match &mut self.cache {

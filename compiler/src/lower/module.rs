@@ -146,8 +146,9 @@ impl<'m> Builder<'m> {
 /// The page format of a cache element.
 pub(crate) fn kv_format(elem: Elem) -> KvFormat {
     match elem {
-        // `cache_of` makes no caches of whole numbers.
+        // `cache_of` makes no caches of 4-byte whole numbers.
         Elem::F32 | Elem::I32 => KvFormat::F32,
-        Elem::Bf16 | Elem::I8 => KvFormat::Bf16,
+        Elem::Bf16 => KvFormat::Bf16,
+        Elem::I8 => KvFormat::I8,
     }
 }

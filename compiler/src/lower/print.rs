@@ -112,6 +112,9 @@ impl Program {
             Body::RopeHalf { x, angles, heads, head_dim, out } => {
                 writeln!(f, "rope_half {} by {} {heads}x{head_dim} -> {}", self.view(*x), self.view(*angles), name(out))
             }
+            Body::KvWrite { k, v, cache } => {
+                writeln!(f, "kv_write {} {}x{} {}, {}", cache.elem.name(), cache.heads, cache.head_dim, self.view(*k), self.view(*v))
+            }
             Body::Attention { q, kv, group, scale, chunk, out } => {
                 let (heads, d) = (kv.heads, kv.head_dim);
                 let chunk = if *chunk > 0 { format!(" chunk={chunk}") } else { String::new() };

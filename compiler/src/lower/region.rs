@@ -166,6 +166,15 @@ pub enum Body {
         /// f32 rows.
         out: BufferId,
     },
+    /// Rounds K and V to int8 and writes them to the pages of their positions.
+    KvWrite {
+        /// f32 rows.
+        k: View,
+        /// f32 rows.
+        v: View,
+        /// Shape of the cache.
+        cache: Cache,
+    },
     /// Attention over the cache.
     Attention {
         /// f32 queries.
@@ -314,6 +323,7 @@ impl Body {
             }
             Body::Map { segments } => segments.iter().for_each(|s| s.expr.views(&mut |v| out.push(v.buffer))),
             Body::RopeHalf { x, angles, .. } => out.extend([x.buffer, angles.buffer]),
+            Body::KvWrite { k, v, .. } => out.extend([k.buffer, v.buffer]),
             Body::Attention { q, .. } => out.push(q.buffer),
         }
         (out, matches!(self, Body::Attention { .. }))
@@ -334,6 +344,7 @@ impl Body {
             | Body::AttnTemperature { out, .. }
             | Body::Attention { out, .. } => (vec![*out], false),
             Body::Route { ids, gates, .. } => (vec![*ids, *gates], false),
+            Body::KvWrite { .. } => (Vec::new(), true),
             Body::Dot { segments, .. } | Body::ExpertDot { segments, .. } | Body::Map { segments } => {
                 let stores = segments.iter().filter_map(|s| if let Sink::Store(b) = s.sink { Some(b) } else { None });
                 (stores.collect(), segments.iter().any(|s| !matches!(s.sink, Sink::Store(_))))
@@ -377,6 +388,7 @@ impl Body {
                 f(&mut angles.buffer);
                 f(out);
             }
+            Body::KvWrite { k, v, .. } => [&mut k.buffer, &mut v.buffer].into_iter().for_each(&mut *f),
             Body::Attention { q, out, .. } => {
                 f(&mut q.buffer);
                 f(out);

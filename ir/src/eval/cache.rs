@@ -42,16 +42,24 @@ impl Cache {
         self.rows.is_empty()
     }
 
-    /// Writes rows of `k` and `v`, rounded to `kv`.
-    pub(super) fn write(&mut self, k: &Tensor, v: &Tensor, pos: &Tensor, seq: &Tensor, kv: DType) -> Result<(), String> {
+    /// Writes rows of `k` and `v`, heads of `head_dim` elements, rounded to `kv`.
+    pub(super) fn write(
+        &mut self,
+        k: &Tensor,
+        v: &Tensor,
+        pos: &Tensor,
+        seq: &Tensor,
+        (kv, head_dim): (DType, usize),
+    ) -> Result<(), String> {
         let rows = k.floats()?.chunks_exact(k.width().max(1)).zip(v.floats()?.chunks_exact(v.width().max(1)));
         for ((k, v), (&p, &s)) in rows.zip(pos.ints()?.iter().zip(seq.ints()?)) {
             if p < 0 || s < 0 {
                 return Err(format!("found position {p} of sequence {s}, expected no negative numbers"));
             }
             let (mut k, mut v) = (k.to_vec(), v.to_vec());
-            quant::round(kv, &mut k)?;
-            quant::round(kv, &mut v)?;
+            for head in k.chunks_mut(head_dim.max(1)).chain(v.chunks_mut(head_dim.max(1))) {
+                quant::round_head(kv, head)?;
+            }
             self.rows.insert((s, p), Entry { k, v });
         }
         Ok(())

@@ -181,6 +181,17 @@ fn columns_and_rows_are_picked() {
     assert_eq!(run("gather_rows %a, %b", "", &[x, ints(&[1, 1])]), [4.0, 5.0, 6.0, 4.0, 5.0, 6.0]);
 }
 
+#[test]
+fn an_int8_cache_has_steps_of_its_own_for_each_head() {
+    // Scales 1 and 2, ties to even; a head of zeros.
+    let k = f(6, &[127.0, 0.5, 1.5, -254.0, 3.0, 5.0]);
+    let args = [k, f(6, &[0.0, 0.0, 0.0, 1.0, 127.0, -126.6]), ints(&[3]), ints(&[1])];
+    let mut cache = Cache::default();
+    eval_text("kv_write %a, %b, %c, %d, head_dim=3, kv=i8 return", &args, &Sources::default(), &mut cache).unwrap();
+    let entry = cache.get(1, 3).unwrap();
+    assert_eq!((&entry.k[..], &entry.v[..]), (&[127.0, 0.0, 2.0, -254.0, 4.0, 4.0][..], &[0.0, 0.0, 0.0, 1.0, 127.0, -127.0][..]));
+}
+
 /// Keys of one element are the position plus one, values the square of it, of sequence 0 at positions 0..3.
 fn cache(kv: &str) -> Cache {
     let mut cache = Cache::default();
@@ -226,7 +237,8 @@ fn query_heads_share_key_heads_in_order_and_sequences_are_apart() {
 #[test]
 fn keys_and_values_are_rounded_to_the_format_of_the_cache() {
     let args = [f(1, &[TIE]), f(1, &[TIE]), ints(&[3]), ints(&[1])];
-    for (kv, kept) in [("f32", TIE), ("bf16", 1.0)] {
+    // A head of one element is its own greatest.
+    for (kv, kept) in [("f32", TIE), ("bf16", 1.0), ("i8", TIE)] {
         let mut cache = Cache::default();
         eval_text(&format!("kv_write %a, %b, %c, %d, head_dim=1, kv={kv} return"), &args, &Sources::default(), &mut cache).unwrap();
         let written: Vec<_> = cache.iter().map(|(at, entry)| (at, entry.k[0], entry.v[0])).collect();

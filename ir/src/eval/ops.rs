@@ -23,7 +23,7 @@ pub(super) fn eval(inst: &Inst, args: &[Arg<'_>], cache: &mut Cache) -> Result<V
         OpKind::RopeAngles => rope_angles(&value(0)?, &value(1)?)?,
         OpKind::Rope => rope(&value(0)?, &value(1)?, inst.int("head_dim"), inst.word("layout") == "interleaved")?,
         OpKind::KvWrite => {
-            cache.write(&value(0)?, &value(1)?, &value(2)?, &value(3)?, rounding(inst, "kv")?)?;
+            cache.write(&value(0)?, &value(1)?, &value(2)?, &value(3)?, (rounding(inst, "kv")?, inst.int("head_dim")))?;
             return Ok(vec![]);
         }
         OpKind::Attention => {
@@ -62,7 +62,7 @@ pub(super) fn eval(inst: &Inst, args: &[Arg<'_>], cache: &mut Cache) -> Result<V
         OpKind::LinearAdd => zip(&value(2)?, &product(&value(0)?, 1, 3)?, |a, b| a + b)?,
         OpKind::RopeKvWrite => {
             let k = rope(&value(0)?, &value(2)?, inst.int("head_dim"), true)?;
-            cache.write(&k, &value(1)?, &value(3)?, &value(4)?, rounding(inst, "kv")?)?;
+            cache.write(&k, &value(1)?, &value(3)?, &value(4)?, (rounding(inst, "kv")?, inst.int("head_dim")))?;
             return Ok(vec![]);
         }
     }])

@@ -90,12 +90,27 @@ pub fn round_input(act: DType, row: &mut [f32]) -> Result<(), String> {
     if act != DType::I8 {
         return round(act, row);
     }
-    for group in row.chunks_mut(ACT_GROUP) {
-        let scale = group.iter().fold(0.0f32, |m, x| m.max(x.abs())) / 127.0;
-        let code = |x: f32| if scale == 0.0 { 0.0 } else { (x / scale).round_ties_even().clamp(-127.0, 127.0) };
-        group.iter_mut().for_each(|x| *x = code(*x) * scale);
-    }
+    row.chunks_mut(ACT_GROUP).for_each(to_steps);
     Ok(())
+}
+
+/// Rounds K or V of one head of one position to `kv`. For int8: as [`round_input`], the whole head is one group.
+///
+/// # Errors
+/// As [`round`].
+pub fn round_head(kv: DType, head: &mut [f32]) -> Result<(), String> {
+    if kv != DType::I8 {
+        return round(kv, head);
+    }
+    to_steps(head);
+    Ok(())
+}
+
+/// 127 steps each way, the last one at the greatest magnitude of the group.
+fn to_steps(group: &mut [f32]) {
+    let scale = group.iter().fold(0.0f32, |m, x| m.max(x.abs())) / 127.0;
+    let code = |x: f32| if scale == 0.0 { 0.0 } else { (x / scale).round_ties_even().clamp(-127.0, 127.0) };
+    group.iter_mut().for_each(|x| *x = code(*x) * scale);
 }
 
 #[cfg(test)]

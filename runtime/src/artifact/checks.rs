@@ -72,11 +72,11 @@ fn check_arena(meta: &Meta) -> Result<(), ArtifactError> {
 }
 
 fn check_kv(kv: &KvMeta, max_context: usize, max_batch: usize) -> Result<(), ArtifactError> {
-    let element = [KvFormat::F32, KvFormat::Bf16].into_iter().find(|f| f.name() == kv.format).map(KvFormat::bytes);
-    let element = element.ok_or_else(|| corrupt(format!("unknown KV format `{}`", kv.format)))?;
-    let used = [2, kv.kv_heads, PAGE_TOKENS, kv.head_dim, element]
+    let format = KvFormat::from_name(&kv.format).ok_or_else(|| corrupt(format!("unknown KV format `{}`", kv.format)))?;
+    let token = kv.head_dim.checked_mul(format.bytes()).and_then(|n| n.checked_add(format.scale_bytes()));
+    let used = [Some(2), Some(kv.kv_heads), Some(PAGE_TOKENS), token]
         .into_iter()
-        .try_fold(kv.layers as u64, |n, factor| n.checked_mul(factor as u64))
+        .try_fold(kv.layers as u64, |n, factor| n.checked_mul(factor? as u64))
         .filter(|n| *n > 0 && *n <= kv.page_bytes && kv.page_bytes.is_multiple_of(64));
     require(used.is_some(), || {
         format!("KV pages of {} bytes for {} layers of {} heads of {}", kv.page_bytes, kv.layers, kv.kv_heads, kv.head_dim)

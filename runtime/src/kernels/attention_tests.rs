@@ -27,13 +27,17 @@ const SCALE: f32 = 0.3;
 impl Case {
     /// `hidden`: what stands in the cache behind the last row's position.
     fn new(kv: KvFormat, head_dim: usize, group: usize, chunk: usize, pos: usize, rows: usize, hidden: f32) -> Case {
-        let bf16 = kv == KvFormat::Bf16;
+        let (bf16, i8) = (kv == KvFormat::Bf16, kv == KvFormat::I8);
         let mut numbers = Numbers::new((head_dim * 31 + group * 7 + pos) as u64);
         // Scores of about the same size whatever the head size.
         let spread = 24.0 / (head_dim as f32).sqrt();
         let keys = pos + rows;
         let pages = keys.div_ceil(PAGE_TOKENS);
-        let (k, v) = (numbers.many(keys * head_dim, bf16), numbers.many(keys * head_dim, bf16));
+        let (mut k, mut v) = (numbers.many(keys * head_dim, bf16), numbers.many(keys * head_dim, bf16));
+        let mut scales = [Vec::new(), Vec::new()];
+        if i8 {
+            scales = [&mut k, &mut v].map(|x| x.chunks_mut(head_dim).map(to_codes).collect());
+        }
         let q = numbers.many(rows * (group * head_dim + GAP), false).iter().map(|x| x * spread).collect();
         let head_bytes = kv.head_bytes(head_dim);
         let page_bytes = 2 * (OFFSET + head_bytes);
@@ -42,11 +46,25 @@ impl Case {
         let mut pool = vec![0; pages * page_bytes];
         for t in 0..pages * PAGE_TOKENS {
             let page = table[t / PAGE_TOKENS] as usize * page_bytes + OFFSET;
+            if i8 {
+                for (scales, at) in scales.iter().zip([page, page + head_bytes + OFFSET]) {
+                    let scale = scales.get(t).copied().unwrap_or(hidden);
+                    put(&mut pool[at + kv.scale_offset(head_dim, t % PAGE_TOKENS)..], false, scale);
+                }
+            }
             for i in 0..head_dim {
                 let value = |from: &[f32]| if t < keys { from[t * head_dim + i] } else { hidden };
-                put(&mut pool[page + kv.k_offset(head_dim, t % PAGE_TOKENS, i)..], bf16, value(&k));
-                put(&mut pool[page + head_bytes + OFFSET + kv.v_offset(head_dim, t % PAGE_TOKENS, i)..], bf16, value(&v));
+                let at = [
+                    page + kv.k_offset(head_dim, t % PAGE_TOKENS, i),
+                    page + head_bytes + OFFSET + kv.v_offset(head_dim, t % PAGE_TOKENS, i),
+                ];
+                for (at, x) in at.into_iter().zip([&k, &v]) {
+                    if i8 { pool[at] = value(x) as i8 as u8 } else { put(&mut pool[at..], bf16, value(x)) }
+                }
             }
+        }
+        for (x, scales) in [&mut k, &mut v].into_iter().zip(scales) {
+            x.chunks_mut(head_dim).zip(scales).for_each(|(x, scale)| x.iter_mut().for_each(|x| *x *= scale));
         }
         Case { head_dim, group, chunk, pos, q, k, v, pool, page_bytes, table }
     }
@@ -95,6 +113,13 @@ impl Case {
     }
 }
 
+/// Replaces numbers by codes of int8 and returns their scale.
+fn to_codes(x: &mut [f32]) -> f32 {
+    let scale = x.iter().fold(0.0f32, |m, x| m.max(x.abs())) / 127.0;
+    x.iter_mut().for_each(|x| *x = (*x / scale).round());
+    scale
+}
+
 /// Head size, group, chunk, first position, rows: page borders inside and outside the tile, chunks shorter and longer than a page, more
 /// queries than the widest tile, more than fit the scratch.
 const CASES: [(usize, usize, usize, usize, usize); 12] = [
@@ -113,7 +138,7 @@ const CASES: [(usize, usize, usize, usize, usize); 12] = [
 ];
 
 fn for_every_kernel(check: impl Fn(&str, KvFormat, Kernel)) {
-    for kv in [KvFormat::F32, KvFormat::Bf16] {
+    for kv in KvFormat::ALL {
         let kernels = runnable("attention", kv.name());
         assert!(kernels.iter().any(|(row, _)| row.isa.name == "generic"));
         kernels.iter().for_each(|(row, kernel)| check(row.name, kv, *kernel));
@@ -124,7 +149,14 @@ fn for_every_kernel(check: impl Fn(&str, KvFormat, Kernel)) {
 fn every_attention_kernel_is_accurate() {
     for_every_kernel(|name, kv, kernel| {
         // Queries and probabilities in bf16 have errors of 2^-9 each.
-        let bound = if name.contains("bf16_bf16") { 2e-2 } else { 3e-6 };
+        // In 16-bit whole numbers they have errors of 2^-16 of the greatest.
+        let bound = if name.contains("bf16_bf16") {
+            2e-2
+        } else if name.contains("i8_i16") {
+            1e-4
+        } else {
+            3e-6
+        };
         for (head_dim, group, chunk, pos, rows) in CASES {
             let bound = bound * (1.0 + head_dim as f64 / 512.0);
             let case = Case::new(kv, head_dim, group, chunk, pos, rows, 0.0);

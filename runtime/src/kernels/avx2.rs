@@ -1,6 +1,7 @@
 //! AVX2 with FMA: the vectors and the kernels that the templates make of them.
 
-use super::lanes::Lanes;
+use super::kept::I8;
+use super::lanes::{Lanes, Whole};
 use super::mac::{Bf16, Bf16ByF32, F32};
 use super::{dot, flash, peak};
 use std::arch::x86_64::*;
@@ -103,6 +104,41 @@ impl Lanes for Avx2 {
     }
 }
 
+impl Whole for Avx2 {
+    type Pairs = [__m256i; 2];
+    #[inline(always)]
+    unsafe fn load_i8_pairs(at: *const u8) -> [__m256i; 2] {
+        // SAFETY: see `splat`.
+        unsafe { [0, 16].map(|part| _mm256_cvtepi8_epi16(_mm_loadu_si128(at.add(part).cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn splat_i16_pair(at: *const u8) -> [__m256i; 2] {
+        // SAFETY: see `splat`.
+        unsafe { [_mm256_set1_epi32(at.cast::<i32>().read_unaligned()); 2] }
+    }
+    #[inline(always)]
+    unsafe fn add_products(sum: [__m256; 2], a: [__m256i; 2], b: [__m256i; 2]) -> [__m256; 2] {
+        // SAFETY: see `splat`.
+        unsafe {
+            let half = |sum, a, b| _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sum), _mm256_madd_epi16(a, b)));
+            [half(sum[0], a[0], b[0]), half(sum[1], a[1], b[1])]
+        }
+    }
+    #[inline(always)]
+    unsafe fn from_whole(x: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: see `splat`.
+        unsafe { x.map(|x| _mm256_cvtepi32_ps(_mm256_castps_si256(x))) }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(at: *mut u8, x: [__m256; 2]) {
+        // SAFETY: see `splat`. Packing takes halves of registers in turn.
+        unsafe {
+            let halves = _mm256_packs_epi32(_mm256_cvtps_epi32(x[0]), _mm256_cvtps_epi32(x[1]));
+            _mm256_storeu_si256(at.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(halves));
+        }
+    }
+}
+
 /// Pairs of bf16 as f32.
 #[inline(always)]
 unsafe fn widen(pairs: __m256i) -> (__m256, __m256) {
@@ -137,6 +173,8 @@ kernels! {
     attention_f32 = flash::attention::<F32<Avx2>, 6, 2, 2>;
     /// bf16 pages, all arithmetic in f32.
     attention_bf16 = flash::attention::<Bf16ByF32<Avx2>, 4, 4, 1>;
+    /// int8 pages, products in whole numbers.
+    attention_i8 = flash::attention::<I8<Avx2>, 4, 4, 1>;
     /// The roof.
     peak_f32 = peak::peak::<F32<Avx2>, 6>;
     /// The roof of reading.

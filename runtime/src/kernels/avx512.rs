@@ -1,6 +1,7 @@
 //! AVX-512 (F, BW, VL), with and without `vdpbf16ps`: the vectors and the kernels that the templates make of them.
 
-use super::lanes::Lanes;
+use super::kept::{I8, Kept};
+use super::lanes::{Lanes, Whole};
 use super::mac::{Bf16, Bf16ByF32, F32, Mac};
 use super::{dot, flash, peak};
 use std::arch::x86_64::*;
@@ -82,6 +83,35 @@ impl Lanes for Avx512 {
     }
 }
 
+impl Whole for Avx512 {
+    type Pairs = __m512i;
+    #[inline(always)]
+    unsafe fn load_i8_pairs(at: *const u8) -> __m512i {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(at.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn splat_i16_pair(at: *const u8) -> __m512i {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_set1_epi32(at.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn add_products(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(sum), _mm512_madd_epi16(a, b))) }
+    }
+    #[inline(always)]
+    unsafe fn from_whole(x: __m512) -> __m512 {
+        // SAFETY: see `splat`.
+        unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(x)) }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(at: *mut u8, x: __m512) {
+        // SAFETY: see `splat`.
+        unsafe { _mm256_storeu_si256(at.cast(), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x))) }
+    }
+}
+
 /// Pairs of bf16 as f32.
 #[inline(always)]
 unsafe fn widen(pairs: __m512i) -> (__m512, __m512) {
@@ -102,15 +132,6 @@ impl Mac for Dpbf16 {
     const ELEMENTS: usize = 2;
     const X_BYTES: usize = 4;
     #[inline(always)]
-    unsafe fn put_x(to: *mut u8, x: __m512) -> __m512 {
-        // SAFETY: see `line`.
-        unsafe {
-            let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(x));
-            _mm256_storeu_si256(to.cast(), rounded);
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(rounded)))
-        }
-    }
-    #[inline(always)]
     unsafe fn line(at: *const u8) -> __m512bh {
         // SAFETY: the caller's promise; both types are 64 bytes without invalid values.
         unsafe { std::mem::transmute(_mm512_loadu_si512(at.cast())) }
@@ -124,6 +145,18 @@ impl Mac for Dpbf16 {
     unsafe fn mac(sum: __m512, line: __m512bh, x: __m512bh) -> __m512 {
         // SAFETY: see `line`.
         unsafe { _mm512_dpbf16_ps(sum, line, x) }
+    }
+}
+
+impl Kept for Dpbf16 {
+    #[inline(always)]
+    unsafe fn put_x(to: *mut u8, x: __m512) -> __m512 {
+        // SAFETY: see `line`.
+        unsafe {
+            let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(x));
+            _mm256_storeu_si256(to.cast(), rounded);
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(rounded)))
+        }
     }
 }
 
@@ -155,6 +188,8 @@ kernels! { "avx512f,avx512bw,avx512vl":
     read = peak::read::<Avx512>;
     /// bf16 pages, all arithmetic in f32.
     attention_bf16 = flash::attention::<Bf16ByF32<Avx512>, 12, 4, 4>;
+    /// int8 pages, products in whole numbers.
+    attention_i8 = flash::attention::<I8<Avx512>, 12, 4, 4>;
 }
 
 kernels! { "avx512f,avx512bw,avx512vl,avx512bf16":

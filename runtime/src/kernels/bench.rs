@@ -76,8 +76,7 @@ pub fn bench_dot(row: &KernelRow, k: usize, blocks: usize, m: usize, threads: us
 
 /// `rows` rows of `group` query heads per KV head over `depth` keys, for as many KV heads as no cache holds, split among `threads` threads.
 pub fn bench_attention(row: &KernelRow, head_dim: usize, group: usize, rows: usize, depth: usize, threads: usize) -> Measured {
-    let formats = [KvFormat::F32, KvFormat::Bf16];
-    let (Some(kernel), Some(kv)) = (row.kernel, formats.into_iter().find(|f| f.name() == row.format)) else { return Measured::NONE };
+    let (Some(kernel), Some(kv)) = (row.kernel, KvFormat::from_name(row.format)) else { return Measured::NONE };
     let rows = rows.clamp(1, ATTENTION_TILE_ROWS);
     let depth = depth.max(rows);
     let pages = depth.div_ceil(PAGE_TOKENS);
@@ -120,7 +119,8 @@ pub fn bench_attention(row: &KernelRow, head_dim: usize, group: usize, rows: usi
         })
     });
     let elements = (heads * depth * head_dim) as u64;
-    Measured { seconds, bytes: elements * 2 * kv.bytes() as u64, macs: elements * 2 * (rows * group) as u64 }
+    let bytes = (heads * depth * 2 * (head_bytes / PAGE_TOKENS)) as u64;
+    Measured { seconds, bytes, macs: elements * 2 * (rows * group) as u64 }
 }
 
 /// Calls a kernel of this CPU with arguments that describe memory of the caller.

@@ -1,4 +1,4 @@
-//! The attention template over any [`Mac`]: page after page of the cache with a running maximum (Milakov and Gimelshein, 2018; Dao et al.,
+//! The attention template over any format of the cache ([`Kept`]): page after page of the cache with a running maximum (Milakov and Gimelshein, 2018; Dao et al.,
 //! 2022). All query heads of a group and all rows of a tile share the loads of keys and values.
 //!
 //! A page is so short that hardware prefetchers are always late: scores fetch the values of the page, values the keys of the next page.
@@ -7,8 +7,8 @@
 //! page that a query does not see is skipped for it; a hidden key in a page that it does see gets probability 0.
 
 use super::exp::exp;
+use super::kept::Kept;
 use super::lanes::Lanes;
-use super::mac::Mac;
 use super::table::first_key;
 use super::tile::{self, F, Lines, Rows, for_rows};
 use crate::abi::{AttentionArgs, PAGE_TOKENS, ROWS, SCRATCH_BYTES};
@@ -32,6 +32,10 @@ struct Queries {
     max: *mut f32,
     /// Factors on what was summed before the page at hand.
     shrink: *mut f32,
+    /// Factors on sums of products with keys.
+    scale: *mut f32,
+    /// Factors on sums of products with the values of the page at hand.
+    factor: *mut f32,
 }
 
 /// Bytes from the scores of a query to those of the next.
@@ -42,9 +46,9 @@ impl Queries {
     ///
     /// # Safety
     /// `scratch` has `SCRATCH_BYTES / 2` bytes.
-    unsafe fn new<K: Mac>(a: &AttentionArgs, first: usize) -> Queries {
+    unsafe fn new<K: Kept>(a: &AttentionArgs, first: usize) -> Queries {
         let q_stride = a.head_dim as usize / K::ELEMENTS * K::X_BYTES;
-        let each = q_stride + P_STRIDE + LINE + 8;
+        let each = q_stride + P_STRIDE + LINE + 16;
         let n = (SCRATCH_BYTES / 2 / each).clamp(1, (a.rows * a.group) as usize - first);
         // SAFETY: the caller's promise; `each` counts the bytes of all arrays.
         unsafe {
@@ -52,7 +56,8 @@ impl Queries {
             let p = q.add(n * q_stride);
             let sum = p.add(n * P_STRIDE).cast::<f32>();
             let max = sum.add(n * ROWS);
-            Queries { first, n, q, q_stride, p, sum, max, shrink: max.add(n) }
+            let [shrink, scale, factor] = [1, 2, 3].map(|i| max.add(i * n));
+            Queries { first, n, q, q_stride, p, sum, max, shrink, scale, factor }
         }
     }
 
@@ -69,8 +74,9 @@ impl Queries {
 /// # Safety
 /// The contract of [`AttentionArgs`], and as for [`Mac`].
 #[inline(always)]
-pub(super) unsafe fn attention<K: Mac, const Q: usize, const M: usize, const C: usize>(a: &AttentionArgs) {
+pub(super) unsafe fn attention<K: Kept, const Q: usize, const M: usize, const C: usize>(a: &AttentionArgs) {
     let all = (a.rows * a.group) as usize;
+    let head_bytes = a.head_dim as usize * K::LINE / (K::ELEMENTS * ROWS);
     let mut first = 0;
     while first < all {
         // SAFETY: the caller's promise.
@@ -87,19 +93,35 @@ pub(super) unsafe fn attention<K: Mac, const Q: usize, const M: usize, const C: 
                 // Whole lines of tokens, up to the last that any of these queries sees.
                 let tokens = ((pos(high - 1) + 1).min(keys.end) - keys.start).next_multiple_of(ROWS as u64) as usize;
                 let base = a.kv.add(*a.table.add(page as usize) as usize * a.page_bytes as usize);
-                let v = base.add(a.v_offset as usize);
-                scores::<K, Q>(a, &queries, low..high, base.add(a.k_offset as usize), v, tokens);
+                let (k, v) = (base.add(a.k_offset as usize), base.add(a.v_offset as usize));
+                let scales = |of: *const u8| of.wrapping_add(PAGE_TOKENS * head_bytes).cast::<f32>();
+                fetch_scales::<K>(scales(v));
+                scores::<K, Q>(a, &queries, low..high, (k, scales(k)), v, tokens);
                 for i in low..high {
                     let from = first_key(pos(i), a.chunk).saturating_sub(keys.start) as usize;
                     let to = (pos(i) + 1 - keys.start).min(tokens as u64) as usize;
-                    probabilities::<K>(a, &queries, i, from..to, tokens);
+                    probabilities::<K>(&queries, i, from..to, tokens, scales(v));
                 }
                 let next = if page < *pages.end() { *a.table.add(page as usize + 1) as usize * a.page_bytes as usize } else { 0 };
-                values::<K, M, C>(a, &queries, low..high, v, a.kv.add(next + a.k_offset as usize), tokens);
+                let next = a.kv.add(next + a.k_offset as usize);
+                fetch_scales::<K>(scales(next));
+                values::<K, M, C>(a, &queries, low..high, v, next, tokens);
             }
             end::<K>(a, &queries);
             queries.n
         };
+    }
+}
+
+/// Asks for the scales of a page's keys or values.
+///
+/// # Safety
+/// As for [`attention`]; any address will do.
+#[inline(always)]
+unsafe fn fetch_scales<K: Kept>(at: *const f32) {
+    for line in 0..PAGE_TOKENS * K::SCALE_BYTES / LINE {
+        // SAFETY: the caller's promise.
+        unsafe { K::L::prefetch(at.cast::<u8>().wrapping_add(line * LINE)) }
     }
 }
 
@@ -108,7 +130,7 @@ pub(super) unsafe fn attention<K: Mac, const Q: usize, const M: usize, const C: 
 /// # Safety
 /// As for [`attention`].
 #[inline(always)]
-unsafe fn begin<K: Mac>(a: &AttentionArgs, queries: &Queries) {
+unsafe fn begin<K: Kept>(a: &AttentionArgs, queries: &Queries) {
     let blocks = a.head_dim as usize / ROWS;
     for i in 0..queries.n {
         let (row, head) = ((queries.first + i) / a.group as usize, (queries.first + i) % a.group as usize);
@@ -117,8 +139,8 @@ unsafe fn begin<K: Mac>(a: &AttentionArgs, queries: &Queries) {
             let from = a.q.byte_add(row * a.q_stride as usize).add(head * a.head_dim as usize);
             let to = queries.q.add(i * queries.q_stride);
             let out = queries.out(a, i);
+            queries.scale.add(i).write(a.scale * K::put_query(from, to, a.head_dim as usize));
             for block in 0..blocks {
-                K::put_x(to.add(block * ROWS / K::ELEMENTS * K::X_BYTES), K::L::load(from.add(block * ROWS)));
                 K::L::store(out.add(block * ROWS), K::L::splat(0.0));
             }
             K::L::store(queries.sum.add(i * ROWS), K::L::splat(0.0));
@@ -137,11 +159,11 @@ fn even_parts(n: usize, max: usize) -> usize {
 /// # Safety
 /// As for [`attention`].
 #[inline(always)]
-unsafe fn scores<K: Mac, const Q: usize>(
+unsafe fn scores<K: Kept, const Q: usize>(
     a: &AttentionArgs,
     queries: &Queries,
     range: Range<usize>,
-    k: *const u8,
+    (k, scales): (*const u8, *const f32),
     v: *const u8,
     tokens: usize,
 ) {
@@ -152,15 +174,16 @@ unsafe fn scores<K: Mac, const Q: usize>(
         while i < range.end {
             // SAFETY: the caller's promise.
             unsafe {
-                let at = block * count * LINE;
-                let lines = Lines { at: k.add(at), stride: LINE, column: 0, count, ahead: Some(v.wrapping_add(at)) };
+                let at = block * count * K::LINE;
+                let lines = Lines { at: k.add(at), stride: K::LINE, column: 0, count, ahead: Some(v.wrapping_add(at)) };
+                let scales = scales.wrapping_add(block * ROWS);
                 let x = Rows { at: queries.q.add(i * queries.q_stride), step: K::X_BYTES, stride: queries.q_stride };
                 let to = queries.p.add(i * P_STRIDE).cast::<f32>().add(block * ROWS);
                 macro_rules! up_to_q {
                     ($($n:literal)*) => {
                         match even.min(range.end - i) {
-                            $($n if $n < Q => score_tile::<K, $n>(lines, x, to),)*
-                            _ => score_tile::<K, Q>(lines, x, to),
+                            $($n if $n < Q => score_tile::<K, $n>(lines, x, scales, to),)*
+                            _ => score_tile::<K, Q>(lines, x, scales, to),
                         }
                     };
                 }
@@ -176,28 +199,29 @@ unsafe fn scores<K: Mac, const Q: usize>(
 /// # Safety
 /// As for [`attention`].
 #[inline(always)]
-unsafe fn score_tile<K: Mac, const M: usize>(lines: Lines, x: Rows, to: *mut f32) {
+unsafe fn score_tile<K: Kept, const M: usize>(lines: Lines, x: Rows, scales: *const f32, to: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[K::L::splat(0.0); 1]; M];
         tile::add::<K, M, 1>(&mut sums, lines, x);
-        for_rows!(M, t => { K::L::store(to.byte_add(t * P_STRIDE), sums[t][0]) });
+        for_rows!(M, t => { K::L::store(to.byte_add(t * P_STRIDE), K::scores(sums[t][0], scales)) });
     }
 }
 
-/// Turns the scores of query `i` into probabilities under the running maximum, in place; only tokens in `visible` have any.
+/// Turns the scores of query `i` into probabilities under the running maximum, in place; only tokens in `visible` have any. `v_scales` are
+/// the scales of the page's values.
 ///
 /// # Safety
 /// As for [`attention`].
 #[inline(always)]
-unsafe fn probabilities<K: Mac>(a: &AttentionArgs, queries: &Queries, i: usize, visible: Range<usize>, tokens: usize) {
+unsafe fn probabilities<K: Kept>(queries: &Queries, i: usize, visible: Range<usize>, tokens: usize, v_scales: *const f32) {
     // SAFETY: the caller's promise. A probability takes no more bytes than a score, so line after line can be replaced.
     unsafe {
         let p = queries.p.add(i * P_STRIDE);
         let scores = std::slice::from_raw_parts_mut(p.cast::<f32>(), tokens);
         scores[..visible.start].fill(f32::NEG_INFINITY);
         scores[visible.end..].fill(f32::NEG_INFINITY);
-        let scale = K::L::splat(a.scale);
+        let scale = K::L::splat(*queries.scale.add(i));
         let mut score = [K::L::splat(f32::NEG_INFINITY); PAGE_TOKENS / ROWS];
         let mut top = score[0];
         for (block, score) in score.iter_mut().enumerate().take(tokens / ROWS) {
@@ -207,14 +231,15 @@ unsafe fn probabilities<K: Mac>(a: &AttentionArgs, queries: &Queries, i: usize, 
         let old = *queries.max.add(i);
         let max = old.max(K::L::max_lane(top));
         let shrink = exp(old - max);
-        let mut sum = K::L::mul(K::L::load(queries.sum.add(i * ROWS)), K::L::splat(shrink));
-        for (block, score) in score.into_iter().enumerate().take(tokens / ROWS) {
-            let e = K::L::exp(K::L::add(score, K::L::splat(-max)));
-            sum = K::L::add(sum, K::put_x(p.add(block * ROWS / K::ELEMENTS * K::X_BYTES), e));
+        for score in score.iter_mut().take(tokens / ROWS) {
+            *score = K::L::exp(K::L::add(*score, K::L::splat(-max)));
         }
-        K::L::store(queries.sum.add(i * ROWS), sum);
+        let (sum, factor) = K::put_probabilities(p, score, tokens / ROWS, v_scales);
+        let before = K::L::mul(K::L::load(queries.sum.add(i * ROWS)), K::L::splat(shrink));
+        K::L::store(queries.sum.add(i * ROWS), K::L::add(before, sum));
         queries.max.add(i).write(max);
         queries.shrink.add(i).write(shrink);
+        queries.factor.add(i).write(factor);
     }
 }
 
@@ -223,7 +248,7 @@ unsafe fn probabilities<K: Mac>(a: &AttentionArgs, queries: &Queries, i: usize, 
 /// # Safety
 /// As for [`attention`].
 #[inline(always)]
-unsafe fn values<K: Mac, const M: usize, const C: usize>(
+unsafe fn values<K: Kept, const M: usize, const C: usize>(
     a: &AttentionArgs,
     queries: &Queries,
     range: Range<usize>,
@@ -234,11 +259,11 @@ unsafe fn values<K: Mac, const M: usize, const C: usize>(
     let columns = a.head_dim as usize / ROWS;
     let whole = columns - columns % C;
     let lines = |column: usize| Lines {
-        at: v.wrapping_add(column * LINE),
-        stride: columns * LINE,
-        column: LINE,
+        at: v.wrapping_add(column * K::LINE),
+        stride: columns * K::LINE,
+        column: K::LINE,
         count: tokens / K::ELEMENTS,
-        ahead: Some(next.wrapping_add(column * LINE * PAGE_TOKENS / K::ELEMENTS)),
+        ahead: Some(next.wrapping_add(column * K::LINE * PAGE_TOKENS / K::ELEMENTS)),
     };
     for column in (0..whole).step_by(C) {
         // SAFETY: the caller's promise.
@@ -255,7 +280,7 @@ unsafe fn values<K: Mac, const M: usize, const C: usize>(
 /// # Safety
 /// As for [`attention`].
 #[inline(always)]
-unsafe fn value_columns<K: Mac, const M: usize, const C: usize>(
+unsafe fn value_columns<K: Kept, const M: usize, const C: usize>(
     a: &AttentionArgs,
     queries: &Queries,
     range: Range<usize>,
@@ -284,21 +309,22 @@ unsafe fn value_columns<K: Mac, const M: usize, const C: usize>(
 /// # Safety
 /// As for [`attention`].
 #[inline(always)]
-unsafe fn value_tile<K: Mac, const M: usize, const C: usize>(a: &AttentionArgs, queries: &Queries, i: usize, lines: Lines, column: usize) {
+unsafe fn value_tile<K: Kept, const M: usize, const C: usize>(a: &AttentionArgs, queries: &Queries, i: usize, lines: Lines, column: usize) {
     const { assert!(M <= 6) };
     // SAFETY: the caller's promise.
     unsafe {
         let out: [*mut f32; M] = std::array::from_fn(|t| queries.out(a, i + t).add(column * ROWS));
         let mut sums: [[F<K>; C]; M] = [[K::L::splat(0.0); C]; M];
         for_rows!(M, t => {
-            let shrink = K::L::splat(*queries.shrink.add(i + t));
-            sums[t] = std::array::from_fn(|c| K::L::mul(K::L::load(out[t].add(c * ROWS)), shrink));
+            let shrink = *queries.shrink.add(i + t);
+            sums[t] = std::array::from_fn(|c| K::begin(out[t].add(c * ROWS), shrink));
         });
         let x = Rows { at: queries.p.add(i * P_STRIDE), step: K::X_BYTES, stride: P_STRIDE };
         tile::add::<K, M, C>(&mut sums, lines, x);
         for_rows!(M, t => {
+            let (shrink, factor) = (*queries.shrink.add(i + t), *queries.factor.add(i + t));
             for (c, sum) in sums[t].into_iter().enumerate() {
-                K::L::store(out[t].add(c * ROWS), sum);
+                K::finish(out[t].add(c * ROWS), sum, shrink, factor);
             }
         });
     }
@@ -309,7 +335,7 @@ unsafe fn value_tile<K: Mac, const M: usize, const C: usize>(a: &AttentionArgs, 
 /// # Safety
 /// As for [`attention`].
 #[inline(always)]
-unsafe fn end<K: Mac>(a: &AttentionArgs, queries: &Queries) {
+unsafe fn end<K: Kept>(a: &AttentionArgs, queries: &Queries) {
     for i in 0..queries.n {
         // SAFETY: the caller's promise.
         unsafe {

@@ -8,23 +8,32 @@ use crate::format::KvFormat;
 /// Elements of 16 rows (or tokens, or columns) at one place of the sum.
 type Line = [f32; ROWS];
 
-/// How 4 bytes are read: one f32 or two bf16.
+/// How words of [`Format::PAIR`] elements are read.
 trait Format {
     const KV: KvFormat;
-    /// Elements in 4 bytes.
+    /// Elements in a word.
     const PAIR: usize = Self::KV.pair();
-    /// Element `j` of the 4 bytes.
+    /// Element `j` of a word.
     fn element(word: u32, j: usize) -> f32;
 
     /// Element `j` of each of 16 words.
     ///
     /// # Safety
-    /// 64 bytes at `at` are readable.
+    /// 16 words at `at` are readable.
     #[inline(always)]
     unsafe fn line(at: *const u8, j: usize) -> Line {
         // SAFETY: the caller's promise; bytes have no alignment.
         let words: [u32; ROWS] = unsafe { at.cast::<[u32; ROWS]>().read_unaligned() };
         words.map(|w| Self::element(w, j))
+    }
+
+    /// Factor on the elements of token `t` in the K or V of a head.
+    ///
+    /// # Safety
+    /// `head` is that in a page.
+    #[inline(always)]
+    unsafe fn scale(_head: *const u8, _head_dim: usize, _t: usize) -> f32 {
+        1.0
     }
 }
 
@@ -43,6 +52,26 @@ impl Format for Bf16 {
     #[inline(always)]
     fn element(word: u32, j: usize) -> f32 {
         f32::from_bits(if j == 0 { word << 16 } else { word & 0xffff_0000 })
+    }
+}
+
+struct I8;
+impl Format for I8 {
+    const KV: KvFormat = KvFormat::I8;
+    #[inline(always)]
+    fn element(word: u32, j: usize) -> f32 {
+        f32::from((word >> (8 * j)) as i8)
+    }
+    #[inline(always)]
+    unsafe fn line(at: *const u8, j: usize) -> Line {
+        // SAFETY: the caller's promise.
+        let words: [u16; ROWS] = unsafe { at.cast::<[u16; ROWS]>().read_unaligned() };
+        words.map(|w| Self::element(u32::from(w), j))
+    }
+    #[inline(always)]
+    unsafe fn scale(head: *const u8, head_dim: usize, t: usize) -> f32 {
+        // SAFETY: the caller's promise.
+        unsafe { head.add(Self::KV.scale_offset(head_dim, t)).cast::<f32>().read_unaligned() }
     }
 }
 
@@ -93,6 +122,12 @@ pub(super) unsafe extern "C" fn attention_f32(args: *const u8) {
 pub(super) unsafe extern "C" fn attention_bf16(args: *const u8) {
     // SAFETY: the contract of `AttentionArgs`.
     unsafe { attention::<Bf16>(&*args.cast()) }
+}
+
+/// Attention over int8 pages; queries and probabilities stay f32.
+pub(super) unsafe extern "C" fn attention_i8(args: *const u8) {
+    // SAFETY: the contract of `AttentionArgs`.
+    unsafe { attention::<I8>(&*args.cast()) }
 }
 
 /// Page by page with a running maximum (Milakov and Gimelshein, 2018), each row and head by itself.
@@ -147,7 +182,10 @@ unsafe fn scores<F: Format>(k: *const u8, q: *const f32, head_dim: usize, scale:
                 multiply_add(&mut sum, &F::line(line, i % F::PAIR), *q.add(i));
             }
         }
-        scores.iter_mut().zip(sum).for_each(|(s, sum)| *s = sum * scale);
+        for (t, (score, sum)) in scores.iter_mut().zip(sum).enumerate() {
+            // SAFETY: the caller's promise.
+            *score = sum * (unsafe { F::scale(k, head_dim, tile * ROWS + t) } * scale);
+        }
     }
     scores
 }
@@ -159,6 +197,8 @@ unsafe fn scores<F: Format>(k: *const u8, q: *const f32, head_dim: usize, scale:
 unsafe fn add_values<F: Format>(v: *const u8, p: &[f32; PAGE_TOKENS], out: &mut [f32]) {
     let head_dim = out.len();
     for (t, &p) in p.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let p = p * unsafe { F::scale(v, head_dim, t) };
         for (block, out) in out.chunks_exact_mut(ROWS).enumerate() {
             // SAFETY: the caller's promise; the line begins with token `t - t % PAIR` of the pair.
             let line = unsafe { F::line(v.add(F::KV.v_offset(head_dim, t - t % F::PAIR, block * ROWS)), t % F::PAIR) };

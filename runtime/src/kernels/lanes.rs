@@ -3,6 +3,25 @@
 
 use super::exp;
 
+/// Whole numbers in the same registers: `F` may hold the bits of 16 i32, of which 0.0 is 0.
+///
+/// # Safety
+/// As for [`Lanes`].
+pub(super) trait Whole: Lanes {
+    /// 16 pairs of i16.
+    type Pairs: Copy;
+    /// 16 pairs of i8 from memory.
+    unsafe fn load_i8_pairs(at: *const u8) -> Self::Pairs;
+    /// One pair of i16 in all lanes.
+    unsafe fn splat_i16_pair(at: *const u8) -> Self::Pairs;
+    /// `sum + a0 * b0 + a1 * b1` of i32; nothing may leave their range.
+    unsafe fn add_products(sum: Self::F, a: Self::Pairs, b: Self::Pairs) -> Self::F;
+    /// i32 to f32.
+    unsafe fn from_whole(x: Self::F) -> Self::F;
+    /// f32 to the nearest i16, ties to even, to memory; they are within its range.
+    unsafe fn store_i16(at: *mut u8, x: Self::F);
+}
+
 /// 16 f32 in however many registers it takes.
 ///
 /// # Safety

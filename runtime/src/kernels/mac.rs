@@ -1,13 +1,13 @@
-//! How a line of 64 bytes is multiplied with activations and added to a sum: one [`Mac`] for each pair of formats. Loops over lines are in
+//! How a line of memory is multiplied with activations and added to a sum: one [`Mac`] for each pair of formats. Loops over lines are in
 //! `tile`.
 
 use super::lanes::Lanes;
 use std::marker::PhantomData;
 
-/// A multiply-accumulate of one line: 16 rows (or tokens, or columns) by as many elements along the sum as 4 bytes hold.
+/// A multiply-accumulate of one line: 16 rows (or tokens, or columns) by one or two elements along the sum.
 ///
 /// # Safety
-/// As for [`Lanes`]; a line is 64 readable bytes, activations are `X_BYTES` readable bytes.
+/// As for [`Lanes`]; a line is `LINE` readable bytes, activations are `X_BYTES` readable bytes.
 pub(super) trait Mac {
     /// Its vectors.
     type L: Lanes;
@@ -15,6 +15,8 @@ pub(super) trait Mac {
     type Line: Copy;
     /// The activations for one line, in all lanes.
     type X: Copy;
+    /// Bytes of a line.
+    const LINE: usize = 64;
     /// Elements along the sum in a line.
     const ELEMENTS: usize;
     /// Bytes of activations for a line.
@@ -26,13 +28,6 @@ pub(super) trait Mac {
     unsafe fn convert(from: *const u8, to: *mut u8, lines: usize) {
         // SAFETY: the caller's promise.
         unsafe { to.copy_from_nonoverlapping(from, lines * Self::X_BYTES) }
-    }
-    /// Writes activations for `16 / ELEMENTS` lines, and gives back what they were rounded to.
-    #[inline(always)]
-    unsafe fn put_x(to: *mut u8, x: <Self::L as Lanes>::F) -> <Self::L as Lanes>::F {
-        // SAFETY: the caller's promise.
-        unsafe { Self::L::store(to.cast(), x) }
-        x
     }
     /// How many bytes ahead of a single row's stream lines are fetched: where so many instructions go by per line that the core sees too
     /// few loads ahead. 0: not at all.

@@ -16,6 +16,9 @@ mod exp;
 mod flash;
 mod generic;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod kept;
+mod kv_write;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod lanes;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod mac;
@@ -35,5 +38,7 @@ pub use table::{KERNELS, KernelError, KernelRow, candidates, resolve};
 mod attention_tests;
 #[cfg(test)]
 mod dot_tests;
+#[cfg(test)]
+mod kv_write_tests;
 #[cfg(test)]
 mod testing;

@@ -1,6 +1,7 @@
 //! NEON: the vectors and the kernels that the templates make of them.
 
-use super::lanes::Lanes;
+use super::kept::I8;
+use super::lanes::{Lanes, Whole};
 use super::mac::{Bf16, Bf16ByF32, F32};
 use super::{dot, flash, peak};
 use std::arch::aarch64::*;
@@ -88,6 +89,43 @@ impl Lanes for Neon {
     }
 }
 
+impl Whole for Neon {
+    type Pairs = [int16x8_t; 4];
+    #[inline(always)]
+    unsafe fn load_i8_pairs(at: *const u8) -> [int16x8_t; 4] {
+        // SAFETY: see `splat`.
+        unsafe { from_fn(|i| vmovl_s8(vld1_s8(at.add(8 * i).cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn splat_i16_pair(at: *const u8) -> [int16x8_t; 4] {
+        // SAFETY: see `splat`.
+        unsafe { [vreinterpretq_s16_s32(vdupq_n_s32(at.cast::<i32>().read_unaligned())); 4] }
+    }
+    #[inline(always)]
+    unsafe fn add_products(sum: [float32x4_t; 4], a: [int16x8_t; 4], b: [int16x8_t; 4]) -> [float32x4_t; 4] {
+        // SAFETY: see `splat`.
+        unsafe {
+            from_fn(|i| {
+                let low = vmull_s16(vget_low_s16(a[i]), vget_low_s16(b[i]));
+                let pairs = vpaddq_s32(low, vmull_high_s16(a[i], b[i]));
+                vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(sum[i]), pairs))
+            })
+        }
+    }
+    #[inline(always)]
+    unsafe fn from_whole(x: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        // SAFETY: see `splat`.
+        unsafe { x.map(|x| vcvtq_f32_s32(vreinterpretq_s32_f32(x))) }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(at: *mut u8, x: [float32x4_t; 4]) {
+        for (i, x) in x.into_iter().enumerate() {
+            // SAFETY: see `splat`.
+            unsafe { vst1_s16(at.add(8 * i).cast(), vqmovn_s32(vcvtnq_s32_f32(x))) }
+        }
+    }
+}
+
 /// Pairs of bf16 as f32.
 #[inline(always)]
 unsafe fn widen(pairs: uint32x4_t) -> (float32x4_t, float32x4_t) {
@@ -119,6 +157,8 @@ kernels! {
     attention_f32 = flash::attention::<F32<Neon>, 6, 3, 2>;
     /// bf16 pages, all arithmetic in f32.
     attention_bf16 = flash::attention::<Bf16ByF32<Neon>, 5, 5, 1>;
+    /// int8 pages, products in whole numbers.
+    attention_i8 = flash::attention::<I8<Neon>, 4, 4, 1>;
     /// The roof.
     peak_f32 = peak::peak::<F32<Neon>, 6>;
     /// The roof of reading.

@@ -6,7 +6,7 @@ use super::neon;
 use super::quant::{self, round};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
-use super::{generic, moe, rows};
+use super::{generic, kv_write, moe, rows};
 use crate::abi::{ATTENTION_TILE_ROWS, Kernel, PAGE_TOKENS};
 use crate::artifact::target::{ARCH, has_feature};
 use std::fmt;
@@ -219,6 +219,12 @@ pub static KERNELS: &[KernelRow] = &[
     row!(AVX512, "dot", "q6g32", "dot_q6g32_i8_4x4_avx512", 4, 4, quant::avx512::q6g32),
     row!(AVX512VNNI, "dot", "q6g32", "dot_q6g32_i8_1x64_avx512vnni", 1, 64, quant::avx512::vnni_q6g32),
     row!(AVX512VNNI, "dot", "q6g32", "dot_q6g32_i8_12x4_avx512vnni", 12, 4, quant::avx512::vnni_q6g32),
+    row!(GENERIC, "kv_write", "i8", "kv_write_i8_generic", ANY, 1, kv_write::generic),
+    row!(AVX2, "kv_write", "i8", "kv_write_i8_avx2", ANY, 1, kv_write::avx2),
+    row!(GENERIC, "attention", "i8", "attention_i8_f32_4x64_generic", TILE, PAGE_TOKENS, generic::attention_i8),
+    row!(AVX2, "attention", "i8", "attention_i8_i16_4x64_avx2", TILE, PAGE_TOKENS, avx2::attention_i8),
+    row!(AVX512, "attention", "i8", "attention_i8_i16_4x64_avx512", TILE, PAGE_TOKENS, avx512::attention_i8),
+    row!(NEON, "attention", "i8", "attention_i8_i16_4x64_neon", TILE, PAGE_TOKENS, neon::attention_i8),
 ];
 
 /// The kernel of a name, if this CPU can run it.
@@ -271,6 +277,8 @@ mod tests {
         for (op, format) in [
             ("attention", "f32"),
             ("attention", "bf16"),
+            ("attention", "i8"),
+            ("kv_write", "i8"),
             ("gather", "f32"),
             ("gather", "bf16"),
             ("rope_angles", ""),

@@ -62,7 +62,7 @@ pub(super) unsafe fn add<K: Mac, const M: usize, const C: usize>(sums: &mut [[F<
             let x_at = x.at.add(l * x.step);
             if let Some(ahead) = lines.ahead {
                 for c in 0..C {
-                    K::L::prefetch(ahead.wrapping_add((l * C + c) * 64));
+                    K::L::prefetch(ahead.wrapping_add((l * C + c) * K::LINE));
                 }
             }
             let line: [K::Line; C] = std::array::from_fn(|c| K::line(at.add(c * lines.column)));

@@ -24,7 +24,7 @@ fn lengths(mut seed: u64) -> impl Iterator<Item = usize> {
 /// Runs a test on every fixture in every kind of weight format.
 fn everywhere(test: impl Fn(&Fixture, &str)) {
     for fixture in fixture::all() {
-        ["f32", "bf16", "int8", "int4"].iter().for_each(|quant| test(&fixture, quant));
+        ["f32", "bf16", "int8", "int4 kv8"].iter().for_each(|quant| test(&fixture, quant));
     }
 }
 
@@ -81,7 +81,7 @@ fn a_sequence_in_a_batch_of_seven_gives_the_same_bits_as_alone() {
 fn a_context_of_many_pages_gives_the_same_bits_in_pieces() {
     let fixture = fixture::load("tiny-llama3");
     let ids: Vec<u32> = fixture.ids("ppl.input_ids").into_iter().take(1000).collect();
-    for quant in ["f32", "bf16", "int8", "q4g128"] {
+    for quant in ["f32", "bf16", "int8 kv8", "q4g128"] {
         let mut runner = run(&fixture, quant);
         let whole = runner.logits(&ids);
         let pieces = runner.logits_in_pieces(&ids, lengths(11).map(|n| 3 * n));

@@ -83,6 +83,7 @@ impl Ints for Ints2 {
     type Narrow = [__m256i; 2];
     type Wide = [__m256i; 2];
     const AHEAD: usize = 512;
+    const AHEAD_OF_TILE: usize = 4096;
     #[inline(always)]
     unsafe fn zero() -> [__m256i; 2] {
         // SAFETY: the caller's promise, here and below.

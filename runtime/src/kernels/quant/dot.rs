@@ -67,6 +67,7 @@ impl<const G: usize> Grouped for Four<G> {
                 let mut high = D::narrow_zero();
                 for_rows!(M, t => { low[t] = D::open(total[t], sums.row(t).add(4 * part).cast()); });
                 for line in 4 * part..4 * part + 4 {
+                    D::ahead_of_tile::<M>(w.add(line * 64));
                     let (l, h) = D::halves(w.add(line * 64));
                     for_rows!(M, t => { low[t] = D::add_four::<M>(low[t], l, x.row(t).add(8 * line)); });
                     if M == 1 {
@@ -123,6 +124,7 @@ impl Grouped for Eight {
             for_rows!(M, t => { total[t] = D::eight_start(sums.row(t).cast::<i32>().read_unaligned().wrapping_mul(16)); });
             let mut odd = D::zero();
             for line in 0..8 {
+                D::ahead_of_tile::<M>(w.add(line * 64));
                 let eight = D::eight(w.add(line * 64));
                 if M == 1 && line % 2 == 1 {
                     odd = D::add_eight::<M>(odd, eight, x.row(0).add(4 * line));
@@ -168,6 +170,10 @@ impl Grouped for Six {
             for_rows!(M, t => { total[t] = D::start(sums.row(t).cast::<i32>().read_unaligned().wrapping_mul(4)); });
             let mut odd = D::zero();
             for line in 0..4 {
+                D::ahead_of_tile::<M>(w.add(line * 64));
+                if line % 2 == 1 {
+                    D::ahead_of_tile::<M>(w.add((4 + line / 2) * 64));
+                }
                 let six = D::sixes(w.add(line * 64), w.add((4 + line / 2) * 64), line % 2 == 1);
                 if M == 1 && line % 2 == 1 {
                     odd = D::add_sixes::<M>(odd, six, x.row(0).add(8 * line));
@@ -222,6 +228,9 @@ unsafe fn grouped<D: Ints, G: Grouped, const M: usize>(a: &DotArgs) {
                         let column = (2 * unit + half) * G::COLUMNS;
                         let sums = x.add(place.sums + column / SUM_GROUP * 4);
                         let sums = G::sums::<D, M>(w.add(half * G::BYTES), x.add(column), sums);
+                        if half == 1 {
+                            D::ahead_of_tile::<M>(w.add(2 * G::BYTES));
+                        }
                         let scales = D::scales(w.add(2 * G::BYTES + half * 32));
                         for_rows!(M, t => { part[t] = D::L::mul_add(D::float(sums[t]), scales, part[t]); });
                     }
@@ -311,6 +320,7 @@ unsafe fn by_row<D: Ints, const M: usize>(a: &DotArgs) {
                 for line in (first..lines.min(first + ACT_GROUP / 4)).step_by(8) {
                     let x = x.add(4 * line);
                     for i in 0..8 {
+                        D::ahead_of_tile::<M>(w.add((line + i) * 64));
                         let eight = D::eight(w.add((line + i) * 64));
                         if M == 1 && i % CHAINS > 0 {
                             let other = &mut others[i % CHAINS - 1];

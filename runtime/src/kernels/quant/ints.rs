@@ -21,12 +21,23 @@ pub(super) trait Ints {
 
     /// Bytes ahead of one of several streams that lines are fetched; 0: they are not.
     const AHEAD: usize = 0;
+    /// Bytes ahead that lines for a tile of rows are fetched: so much is computed with each that the core sees too few loads ahead. 0: they
+    /// are not.
+    const AHEAD_OF_TILE: usize = 0;
     /// Asks for what a stream will come to.
     #[inline(always)]
     unsafe fn ahead(at: *const u8) {
         if Self::AHEAD > 0 {
             // SAFETY: the caller's promise; any address will do.
             unsafe { Self::L::prefetch(at.wrapping_add(Self::AHEAD)) }
+        }
+    }
+    /// Asks for what a tile of `M` rows will come to.
+    #[inline(always)]
+    unsafe fn ahead_of_tile<const M: usize>(at: *const u8) {
+        if M > 1 && Self::AHEAD_OF_TILE > 0 {
+            // SAFETY: the caller's promise; any address will do.
+            unsafe { Self::L::prefetch(at.wrapping_add(Self::AHEAD_OF_TILE)) }
         }
     }
 

@@ -8,8 +8,8 @@ use crate::kernels::tile::for_rows;
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-/// Up to this many rows go over the packed weights directly.
-const FEW: u64 = 3;
+/// Up to this many rows go over the packed weights directly: to unpack for them costs more than it spares.
+const FEW: u64 = 8;
 
 /// Bytes of a line.
 const LINE: usize = 64;
@@ -60,6 +60,8 @@ pub(super) unsafe fn four<const G: usize>(a: &DotArgs, few: impl FnOnce(&DotArgs
     let chunk = std::hint::black_box(space.as_mut_ptr());
     let (k, x_stride, out_stride) = (a.k as usize, a.x_stride as usize, a.out_stride as usize);
     let row = I8Row::new(k);
+    // None much smaller than the others: small tiles are slow.
+    let even = (a.m as usize).div_ceil((a.m as usize).div_ceil(TILE));
     let unit_bytes = 2 * (G / 8) * LINE + LINE;
     let bytes = |columns: usize| columns / (2 * G) * unit_bytes;
     for t in 0..a.m as usize {
@@ -88,7 +90,8 @@ pub(super) unsafe fn four<const G: usize>(a: &DotArgs, few: impl FnOnce(&DotArgs
                 };
                 let mut at = 0;
                 while at < a.m as usize {
-                    match a.m as usize - at {
+                    let rows = even.min(a.m as usize - at);
+                    match rows {
                         1 => tile::<G, 1>(chunk, place(at)),
                         2 => tile::<G, 2>(chunk, place(at)),
                         3 => tile::<G, 3>(chunk, place(at)),
@@ -96,7 +99,7 @@ pub(super) unsafe fn four<const G: usize>(a: &DotArgs, few: impl FnOnce(&DotArgs
                         5 => tile::<G, 5>(chunk, place(at)),
                         _ => tile::<G, TILE>(chunk, place(at)),
                     }
-                    at += TILE;
+                    at += rows;
                 }
             }
         }

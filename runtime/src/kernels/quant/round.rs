@@ -7,6 +7,34 @@ use crate::format::{ACT_GROUP, I8Row, SUM_GROUP};
 /// 1.5 * 2^23: adding it to a small number rounds that to an integer, to nearest even, in the low bits.
 const ROUND: f32 = 12_582_912.0;
 
+/// The codes of a group: 127 steps each way, the last one at the greatest magnitude.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct Steps {
+    /// Of one step.
+    pub(in crate::kernels) scale: f32,
+    divisor: f32,
+    limit: f32,
+}
+
+impl Steps {
+    /// For numbers of that magnitude at most.
+    #[inline(always)]
+    pub(in crate::kernels) fn up_to(most: f32) -> Steps {
+        let scale = most / 127.0;
+        // Nothing but zeros, or too small for a scale: any divisor makes zeros of zeros.
+        let (divisor, limit) = if scale > 0.0 { (scale, 127.0) } else { (1.0, 0.0) };
+        Steps { scale, divisor, limit }
+    }
+    /// The code of a number.
+    #[inline(always)]
+    pub(in crate::kernels) fn code(self, x: f32) -> i8 {
+        let x = x / self.divisor;
+        let x = if x > self.limit { self.limit } else { x };
+        let x = if x < -self.limit { -self.limit } else { x };
+        (x + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i8
+    }
+}
+
 /// # Safety
 /// The contract of [`QuantizeArgs`].
 #[inline(always)]
@@ -39,19 +67,13 @@ unsafe fn one_group(x: &[f32; ACT_GROUP], row: I8Row, group: usize, out: *mut u8
             *m = if x.abs() > *m { x.abs() } else { *m };
         }
     }
-    let scale = max.iter().fold(0.0f32, |a, &b| if b > a { b } else { a }) / 127.0;
-    // Nothing but zeros, or too small for a scale: any divisor makes zeros of zeros.
-    let (divisor, limit) = if scale > 0.0 { (scale, 127.0) } else { (1.0, 0.0) };
+    let steps = Steps::up_to(max.iter().fold(0.0f32, |a, &b| if b > a { b } else { a }));
     let mut total = 0;
     for (i, part) in x.as_chunks::<SUM_GROUP>().0.iter().enumerate() {
         let mut codes = [0i8; SUM_GROUP];
         let mut sum = 0;
         for (code, x) in codes.iter_mut().zip(part) {
-            let x = x / divisor;
-            let x = if x > limit { limit } else { x };
-            let x = if x < -limit { -limit } else { x };
-            let rounded = (x + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
-            *code = rounded as i8;
+            *code = steps.code(*x);
             sum += i32::from(*code);
         }
         total += sum;
@@ -64,7 +86,7 @@ unsafe fn one_group(x: &[f32; ACT_GROUP], row: I8Row, group: usize, out: *mut u8
     // SAFETY: the caller's promise.
     unsafe {
         out.add(row.group_sums).cast::<i32>().add(group).write_unaligned(-128 * total);
-        out.add(row.scales).cast::<f32>().add(group).write_unaligned(scale);
+        out.add(row.scales).cast::<f32>().add(group).write_unaligned(steps.scale);
     }
 }
 
