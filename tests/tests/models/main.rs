@@ -2,9 +2,11 @@
 //! module says what it tests.
 
 mod accuracy;
+mod expert_names;
 mod llama4;
 mod old_artifacts;
 mod same_bits;
+mod shapes;
 mod summaries;
 mod targets;
 mod text;
