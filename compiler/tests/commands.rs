@@ -118,6 +118,21 @@ fn plan_needs_nothing_but_a_config() {
 }
 
 #[test]
+fn plan_shows_scouts_cache_at_ten_million_tokens_and_what_a_machine_would_do() {
+    let config = fixtures().join("configs/llama-4-scout-17b-16e/config.json");
+    let args = ["plan", text(&config), "--quant", "bf16", "--max-context", "10485760", "--machine", "64,400,512"];
+    let page = ok(&args);
+    let line = |start: &str| page.lines().find(|l| l.starts_with(start)).unwrap_or_else(|| panic!("no `{start}` in {page}"));
+    assert!(line("KV cache per token").contains(" 49 152 "));
+    assert!(line("KV ring of a sequence, 36 layers of chunk 8192").contains(" 1 207 959 552 "));
+    // 49 152 for each of the tokens, and the rings.
+    assert!(line("KV cache of a sequence of 10485760").contains(" 516 604 035 072 "));
+    // 400 GB/s over the 32.3 GB that a token reads, not over the 216 GB of all experts.
+    assert!(line("decode, empty cache").contains("12.3"), "{page}");
+    assert!(line("fits, with a sequence of 10485760").contains("no:"), "{page}");
+}
+
+#[test]
 fn plan_is_what_the_artifact_takes() {
     let model = model();
     let planned = json(&["plan", text(&model), "--quant", "f32", "--max-context", "1024", "--json"]);

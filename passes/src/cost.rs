@@ -3,7 +3,7 @@
 
 use crate::report::Cost;
 use llamac_ir::dtype::DType;
-use llamac_ir::module::{Func, Module};
+use llamac_ir::module::{Func, Module, Operand, WeightId};
 use llamac_ir::op::{Attr, OpKind};
 use llamac_ir::types::Type;
 
@@ -161,7 +161,8 @@ impl Machine {
             };
             func.body.iter().map(one).sum()
         };
-        Cost { decode_ns: ns(1), prefill_ns: ns(PROMPT), regions: func.body.iter().map(|i| regions(i.op)).sum() }
+        let regions = func.body.iter().map(|i| regions(i.op)).sum();
+        Cost { decode_ns: ns(1), prefill_ns: ns(PROMPT), regions, decode_bytes: weight_bytes_read(func) }
     }
 
     /// A whole step: `main` and every call of a layer.
@@ -173,6 +174,7 @@ impl Machine {
                 total.decode_ns += cost.decode_ns * count as f64;
                 total.prefill_ns += cost.prefill_ns * count as f64;
                 total.regions += cost.regions * count;
+                total.decode_bytes += cost.decode_bytes * count as u64;
             }
         }
         total
@@ -189,6 +191,20 @@ pub fn calls(module: &Module) -> Vec<(String, usize)> {
         }
     }
     out
+}
+
+/// Bytes of a function's weights that one token reads: of an embedding a row, of experts the chosen ones, of all others everything.
+pub fn weight_bytes_read(func: &Func) -> u64 {
+    let read = |(i, weight): (usize, &llamac_ir::module::Weight)| {
+        let id = Operand::Weight(WeightId(i as u32));
+        let share = |inst: &llamac_ir::module::Inst| match inst.op {
+            OpKind::Embed => 1.0 / elements_along(&weight.ty),
+            op => experts_read(op, 1, &inst.operands.iter().map(|o| func.ty(*o)).collect::<Vec<_>>(), &weight.ty),
+        };
+        let most = func.body.iter().filter(|inst| inst.operands.contains(&id)).map(share).fold(0.0, f64::max);
+        (most * bytes(&weight.ty, 1)) as u64
+    };
+    func.weights.iter().enumerate().filter(|(_, w)| w.ty.sizes().is_some()).map(read).sum()
 }
 
 /// The part of a weight with experts that is read at `n` new tokens: no more experts than are chosen.

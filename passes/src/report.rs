@@ -14,6 +14,8 @@ pub struct Cost {
     pub prefill_ns: f64,
     /// Regions that a thread passes through: the barriers of a call, at most.
     pub regions: usize,
+    /// Bytes of weights that one token reads: of experts those that are chosen.
+    pub decode_bytes: u64,
 }
 
 /// How an equality saturation ended.
@@ -106,6 +108,11 @@ impl fmt::Display for FuncReport {
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let us = |ns: f64| ns / 1000.0;
-        write!(f, "decode {:.2} us, prefill {:.2} us, {} regions", us(self.decode_ns), us(self.prefill_ns), self.regions)
+        let (decode, prefill) = (us(self.decode_ns), us(self.prefill_ns));
+        write!(
+            f,
+            "decode {decode:.2} us, prefill {prefill:.2} us, {} regions, a token reads {} weight bytes",
+            self.regions, self.decode_bytes
+        )
     }
 }

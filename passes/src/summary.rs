@@ -2,7 +2,7 @@
 
 use crate::cost::{self, CONTEXT, Machine, PROMPT};
 use llamac_ir::dtype::DType;
-use llamac_ir::module::{Func, Module, Operand, WeightId};
+use llamac_ir::module::{Func, Module};
 use llamac_ir::op::OpKind;
 use llamac_ir::recipe::Recipe;
 use std::collections::BTreeMap;
@@ -15,10 +15,12 @@ pub struct Totals {
     pub parameters: BTreeMap<DType, u64>,
     /// Bytes by element type.
     pub bytes: BTreeMap<DType, u64>,
-    /// Weight bytes that one decoded token reads.
+    /// Weight bytes that one decoded token reads: of experts those that are chosen.
     pub decode_bytes: u64,
-    /// Bytes of K and V that one token leaves in the cache.
+    /// Bytes of K and V that one token leaves in the cache for good.
     pub kv_bytes: u64,
+    /// Bytes of K and V in the rings of one sequence: those of layers that see one chunk.
+    pub ring_bytes: u64,
 }
 
 /// Adds up weights and cache over all calls.
@@ -27,27 +29,21 @@ pub fn totals(module: &Module) -> Totals {
     for (name, count) in cost::calls(module) {
         let (Some(func), count) = (module.func(&name), count as u64) else { continue };
         let mut seen: Vec<&Recipe> = Vec::new();
-        for (i, weight) in func.weights.iter().enumerate().filter(|(_, w)| w.ty.sizes().is_some()) {
-            let id = Operand::Weight(WeightId(i as u32));
+        for weight in func.weights.iter().filter(|w| w.ty.sizes().is_some()) {
             let elements: u64 = weight.ty.sizes().unwrap_or_default().iter().map(|n| *n as u64).product();
             let bytes = cost::bytes(&weight.ty, 1) as u64;
-            let rows = weight.ty.sizes().and_then(|s| s.first().copied()).unwrap_or(1).max(1) as u64;
-            let read = |embed| func.body.iter().any(|inst| inst.operands.contains(&id) && (inst.op == OpKind::Embed) == embed);
-            out.decode_bytes += count
-                * (if read(false) {
-                    bytes
-                } else if read(true) {
-                    bytes / rows
-                } else {
-                    0
-                });
             if !seen.contains(&&weight.recipe) {
                 seen.push(&weight.recipe);
                 *out.parameters.entry(weight.ty.dtype).or_default() += count * elements;
                 *out.bytes.entry(weight.ty.dtype).or_default() += count * bytes;
             }
         }
-        out.kv_bytes += count * kv_bytes(func);
+        out.decode_bytes += count * cost::weight_bytes_read(func);
+        let chunk = func.body.iter().filter(|i| i.op == OpKind::Attention).map(|i| i.int("chunk") as u64).max().unwrap_or(0);
+        match chunk {
+            0 => out.kv_bytes += count * kv_bytes(func),
+            _ => out.ring_bytes += count * kv_bytes(func) * chunk,
+        }
     }
     out
 }
@@ -90,6 +86,9 @@ pub fn summary(module: &Module) -> String {
     }
     let _ = writeln!(out, "decode       {} weight bytes per token", totals.decode_bytes);
     let _ = writeln!(out, "KV cache     {} bytes per token", totals.kv_bytes);
+    if totals.ring_bytes > 0 {
+        let _ = writeln!(out, "KV rings     {} bytes per sequence", totals.ring_bytes);
+    }
     let (decode, prefill) = (cost.decode_ns / 1e6, cost.prefill_ns / 1e6);
     let _ = writeln!(out, "predicted    {decode:.2} ms per token at {CONTEXT} cached, {prefill:.2} ms for a prompt of {PROMPT}");
     out

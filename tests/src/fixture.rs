@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A model with reference outputs: a folder with `model/` and `reference/`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Fixture {
     /// Name of the folder.
     pub name: String,
@@ -30,7 +30,7 @@ pub struct Tensor {
 }
 
 /// Fixtures of the repository whose architecture this version compiles.
-const MODELS: &[&str] = &["tiny-llama3", "llama3-untied", "llama3-onnx"];
+const MODELS: &[&str] = &["tiny-llama3", "llama3-untied", "llama3-onnx", "llama4-scout-like", "llama4-maverick-like"];
 
 /// The repository's fixtures, and those in `LLAMAC_FIXTURES` that the repository does not have.
 pub fn all() -> Vec<Fixture> {
@@ -50,10 +50,11 @@ pub fn all() -> Vec<Fixture> {
     fixtures
 }
 
-/// Whether a folder has a checkpoint of the architecture that this version compiles, and references for it.
+/// Whether a folder has a checkpoint of an architecture that this version compiles, and references for it.
 fn is_llama(folder: &Path) -> bool {
     let config = std::fs::read_to_string(folder.join("model/config.json")).unwrap_or_default();
-    config.contains("\"LlamaForCausalLM\"") && folder.join("reference/reference.safetensors").exists()
+    let compiled = ["\"LlamaForCausalLM\"", "\"Llama4ForCausalLM\""].iter().any(|name| config.contains(name));
+    compiled && folder.join("reference/reference.safetensors").exists()
 }
 
 /// Fixtures of an architecture: those of the repository, and those in `LLAMAC_FIXTURES` that the repository does not have.

@@ -150,7 +150,7 @@ fn chosen<'r>(report: &'r Report, func: Option<&str>) -> Result<Vec<&'r FuncRepo
 }
 
 fn as_json(f: &FuncReport) -> serde_json::Value {
-    let cost = |c: &llamac_passes::report::Cost| json!({ "decode_ns": c.decode_ns, "prefill_ns": c.prefill_ns, "regions": c.regions });
+    let cost = |c: &llamac_passes::report::Cost| json!({ "decode_ns": c.decode_ns, "prefill_ns": c.prefill_ns, "regions": c.regions, "decode_bytes": c.decode_bytes });
     json!({
         "name": f.name,
         "before": f.before.as_ref().map(cost),

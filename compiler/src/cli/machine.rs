@@ -37,13 +37,19 @@ pub(super) fn predictions(machine: MachineArg, meta: &Meta, target: &Target) -> 
     let plan = &meta.plan;
     let context = meta.model.max_context as u64;
     let figures = target.machine();
-    let of_all = if meta.model.quant == "f32" { figures.f32_gmacs } else { figures.bf16_gmacs };
+    let of_all = match meta.model.quant.as_str() {
+        "f32" => figures.f32_gmacs,
+        "bf16" => figures.bf16_gmacs,
+        _ => figures.i8_gmacs,
+    };
     let macs = of_all * 1e9 / f64::from(figures.threads) * machine.cores;
 
     let compute = plan.decode_macs as f64 / macs;
     let decode = |depth: u64| 1.0 / compute.max((plan.decode_bytes + kv_of_sequence(plan, depth)) as f64 / machine.bandwidth);
     let step = plan.max_step as f64;
-    let prefill = step / (compute * step).max(plan.weight_bytes as f64 / machine.bandwidth);
+    // A step reads every expert at most once, and no more of them than its tokens choose.
+    let read = (plan.weight_bytes as f64).min(step * plan.decode_bytes as f64);
+    let prefill = step / (compute * step).max(read / machine.bandwidth);
     let need = plan.weight_bytes + plan.arena_bytes + kv_of_sequence(plan, context);
     let fits = if need as f64 <= machine.memory { "yes" } else { "no" };
     let rate = |x: f64| format!("{x:.3} tokens/s");

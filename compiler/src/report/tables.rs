@@ -68,9 +68,10 @@ pub(super) fn weights(planned: &Planned) -> String {
     }
     let _ = writeln!(
         out,
-        "</tbody></table></div>\n<p class=\"soft\">One decoded token reads {} of weights and leaves {} in the KV cache.</p>",
+        "</tbody></table></div>\n<p class=\"soft\">One decoded token reads {} of weights and leaves {} in the KV cache; layers that see one chunk keep {} per sequence.</p>",
         bytes(totals.decode_bytes),
-        bytes(totals.kv_bytes)
+        bytes(totals.kv_bytes),
+        bytes(totals.ring_bytes)
     );
     for area in &planned.program.areas {
         let _ = writeln!(

@@ -185,6 +185,19 @@ mod tests {
         assert_eq!(fired("batch-experts", LAYER)[RULE], 1);
         let text = check("batch-experts", LAYER);
         assert!(text.contains("%ids, %gates = route %scores, top_k=2") && !text.contains("expert_"), "{text}");
+        insta::assert_snapshot!(text);
+    }
+
+    /// The illegal twin of the rule: `gate * expert(x)` is another function than `expert(gate * x)`, because of the SiLU between.
+    #[test]
+    fn a_gate_on_the_output_of_an_expert_is_left_alone() {
+        let late = LAYER
+            .replace("  %xe = expert_scale %x, %g\n", "  %one = top_gates %far, top_k=4\n  %xe = expert_scale %x, %one\n")
+            .replace("%other: f32[s, 4]", "%far: f32[s, 4]")
+            .replace("  %y = expert_sum %ye", "  %sum = expert_sum %ye\n  %gate = linear %g, @ones\n  %y = row_scale %sum, %gate")
+            .replace("  weight @router", "  weight @ones = \"ones\": f32[1, 4]\n  weight @router");
+        assert!(fired("batch-experts", &late).is_empty());
+        insta::assert_snapshot!(check("batch-experts", &late));
     }
 
     #[test]

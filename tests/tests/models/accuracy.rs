@@ -23,10 +23,15 @@ pub(crate) fn demand_f32_logits(name: &str, runner: &mut Runner, prompts: &[Prom
     }
 }
 
-/// Demands the reference's tokens up to the first one that was chosen by less than `margin`.
+/// Distance of the best two experts' scores under which a token may go to the other one in bf16; the fixtures' README has it.
+pub(crate) const NEAR_TIE: f32 = 0.05;
+
+/// Demands the reference's tokens up to the first one that was chosen by less than `margin`; in bf16 not of prompts in which two experts
+/// nearly tie, because all tokens behind may then be others.
 fn demand_greedy(fixture: &Fixture, quant: &str, margin: f32) {
     let mut runner = run(fixture, quant);
-    for prompt in fixture.prompts().iter().filter(|p| !p.greedy.is_empty()) {
+    let tie = |name: &str| fixture.reference.get(&format!("{name}.router_margin")).is_some_and(|m| m.f32.iter().any(|m| *m < NEAR_TIE));
+    for prompt in fixture.prompts().iter().filter(|p| !p.greedy.is_empty() && !(quant == "bf16" && tie(&p.name))) {
         let sure = prompt.greedy.iter().take_while(|(_, m)| *m >= margin).count();
         let expected: Vec<u32> = prompt.greedy.iter().map(|(id, _)| *id).collect();
         let found = runner.greedy(&prompt.ids, expected.len());

@@ -3,9 +3,11 @@
 
 mod accuracy;
 mod check_vectors;
+mod expert_names;
 mod llama4;
 mod old_artifacts;
 mod same_bits;
+mod shapes;
 mod summaries;
 mod targets;
 mod text;

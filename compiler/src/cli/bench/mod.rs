@@ -5,7 +5,7 @@ mod kernels;
 mod model;
 
 use super::args::{ArtifactArgs, Load};
-use super::output::table;
+use super::output::{bytes, table};
 use crate::diag::{Diag, Result};
 use llamac_runtime::artifact::{Artifact, OpenOptions};
 use llamac_runtime::batch::{SeqInput, Want};
@@ -127,13 +127,15 @@ fn to_text(artifact: &Artifact, engine: &Engine, start: &Start, roofs: &model::R
     let meta = artifact.meta();
     let mut text = format!(
         "{}, {} weights, {} threads; this machine reads {:.1} GB/s and multiplies {:.0} GFLOP/s in {}\n\
-        weights by {:?}: ready in {:.1} ms, first step {:.1} ms\n\n",
+        a token reads {} of {} weights, and its keys and values; weights by {:?}: ready in {:.1} ms, first step {:.1} ms\n\n",
         meta.model.name,
         meta.model.quant,
         engine.threads(),
         roofs.read / 1e9,
         roofs.flops / 1e9,
         roofs.arithmetic,
+        bytes(meta.plan.decode_bytes),
+        bytes(meta.plan.weight_bytes),
         start.load,
         start.ready_seconds * 1e3,
         start.first_step_seconds * 1e3
@@ -171,6 +173,7 @@ fn to_json(artifact: &Artifact, engine: &Engine, start: &Start, roofs: &model::R
     json!({
         "model": artifact.meta().model.name, "quant": artifact.meta().model.quant, "threads": engine.threads(),
         "roofs": { "read_bytes_per_second": roofs.read, "flops": roofs.flops, "arithmetic": roofs.arithmetic },
+        "decode_bytes": artifact.meta().plan.decode_bytes, "weight_bytes": artifact.meta().plan.weight_bytes,
         "start": { "load": format!("{:?}", start.load), "ready_seconds": start.ready_seconds, "first_step_seconds": start.first_step_seconds },
         "cases": cases,
     })
