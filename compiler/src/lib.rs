@@ -11,6 +11,7 @@ pub mod codegen;
 pub mod diag;
 pub mod driver;
 pub mod frontend;
+pub mod graph;
 pub mod lower;
 mod pack;
 pub mod report;

@@ -19,6 +19,19 @@ pub enum DType {
     Q4G128,
     U8,
     Q6G32,
+    F64,
+    I16,
+    U16,
+    U32,
+    U64,
+    F8E5m2,
+    F8E4m3fnuz,
+    F8E5m2fnuz,
+    F4E2m1,
+    I4,
+    U4,
+    I2,
+    U2,
 }
 
 /// What a [`DType`] is made of.
@@ -62,6 +75,19 @@ pub const DTYPES: &[DTypeInfo] = &[
     quantized(DType::Q4G128, "q4g128", 4, 128, DType::F16),
     plain(DType::U8, "u8", 8, false),
     quantized(DType::Q6G32, "q6g32", 6, 32, DType::F16),
+    plain(DType::F64, "f64", 64, true),
+    plain(DType::I16, "i16", 16, false),
+    plain(DType::U16, "u16", 16, false),
+    plain(DType::U32, "u32", 32, false),
+    plain(DType::U64, "u64", 64, false),
+    plain(DType::F8E5m2, "f8e5m2", 8, true),
+    plain(DType::F8E4m3fnuz, "f8e4m3fnuz", 8, true),
+    plain(DType::F8E5m2fnuz, "f8e5m2fnuz", 8, true),
+    plain(DType::F4E2m1, "f4e2m1", 4, true),
+    plain(DType::I4, "i4", 4, false),
+    plain(DType::U4, "u4", 4, false),
+    plain(DType::I2, "i2", 2, false),
+    plain(DType::U2, "u2", 2, false),
 ];
 
 impl DType {
@@ -72,6 +98,16 @@ impl DType {
     /// Its name in text.
     pub fn name(self) -> &'static str {
         self.info().name
+    }
+    /// Range of a type of integers; bool is not one.
+    pub fn range(self) -> Option<(i128, i128)> {
+        let signed = match self {
+            DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::I4 | DType::I2 => true,
+            DType::U64 | DType::U32 | DType::U16 | DType::U8 | DType::U4 | DType::U2 => false,
+            _ => return None,
+        };
+        let bits = self.info().bits;
+        Some(if signed { (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) })
     }
     /// The type of that name.
     pub fn from_name(name: &str) -> Option<DType> {

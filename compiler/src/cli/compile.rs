@@ -4,6 +4,7 @@ use super::args::{BuildArgs, ChoiceArgs};
 use super::output::{self, Progress};
 use crate::diag::Result;
 use crate::driver::{self, Check, Summary};
+use crate::frontend::onnx;
 use llamac_passes::check::{Checked, Row};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ use std::sync::OnceLock;
 ///
 /// Or an ONNX export of such a model: a file `*.onnx`, or a folder with model.onnx and no safetensors. Tokenizer files beside it are taken in; without
 /// them the artifact takes token ids only (`llamac logits`).
+///
+/// An ONNX graph with neither an input `input_ids` nor an output `logits` is no decoder: the artifact holds it as it is, and `llamac infer` interprets
+/// it. No machine code is made of it, and the options for code and weights have no effect.
 ///
 /// The artifact appears under its name only when it is complete.
 #[derive(Debug, clap::Args)]
@@ -82,6 +86,11 @@ pub(super) fn main(args: &CompileArgs) -> Result<()> {
         ..args.build.options()
     })?;
     let out = args.output.clone().unwrap_or_else(|| default_name(&args.model));
+    if let Some(file) = onnx::graph_file(&args.model)
+        && !onnx::eager::means_a_decoder(&file)?
+    {
+        return graph(args, &file, &out);
+    }
     let bar = Bar::new(args.quiet || args.json);
     let summary = driver::compile(&args.model, &out, &options, &bar);
     bar.finish();
@@ -89,6 +98,19 @@ pub(super) fn main(args: &CompileArgs) -> Result<()> {
     if !args.quiet {
         summary.warnings.iter().for_each(|w| eprintln!("{w}"));
         report(&summary, &out, args.report.as_deref(), args.json);
+    }
+    Ok(())
+}
+
+/// A graph that is no decoder.
+fn graph(args: &CompileArgs, file: &Path, out: &Path) -> Result<()> {
+    let stored = crate::graph::store(file, out)?;
+    if args.json {
+        println!("{}", json!({ "artifact": out, "file_bytes": stored.file_bytes, "graph": true }));
+    } else if !args.quiet {
+        stored.warnings.iter().for_each(|w| eprintln!("{w}"));
+        println!("{}: {} of a graph", out.display(), output::bytes(stored.file_bytes));
+        println!("  run it: llamac infer {} --input IN.safetensors --output OUT.safetensors", out.display());
     }
     Ok(())
 }

@@ -26,6 +26,10 @@ pub(super) struct InspectArgs {
 
 pub(super) fn main(args: &InspectArgs) -> Result<()> {
     let path = &args.artifact;
+    if let Some(text) = crate::graph::described(path)? {
+        print!("{text}");
+        return Ok(());
+    }
     let options = OpenOptions { verify_code: false, check_target: false };
     let artifact = Artifact::open(path, &options).map_err(|e| super::run::open_error(path, &e))?;
     if args.ir {

@@ -5,6 +5,7 @@ mod bench;
 mod compile;
 mod eval;
 mod explain;
+mod infer;
 mod inspect;
 mod kl;
 mod logits;
@@ -45,6 +46,7 @@ enum Command {
     Compile(compile::CompileArgs),
     Run(Box<run::RunArgs>),
     Plan(plan::PlanArgs),
+    Infer(infer::InferArgs),
     Inspect(inspect::InspectArgs),
     Explain(explain::ExplainArgs),
     Opt(opt::OptArgs),
@@ -73,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Compile(args) => compile::main(&args),
         Command::Run(args) => run::main(&args),
         Command::Plan(args) => plan::main(&args),
+        Command::Infer(args) => infer::main(&args),
         Command::Inspect(args) => inspect::main(&args),
         Command::Explain(args) => explain::main(&args),
         Command::Opt(args) => opt::main(&args),

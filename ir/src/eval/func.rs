@@ -61,8 +61,9 @@ pub(super) fn eval(
                 vec![layers(inst, args, observer)?]
             }
             _ if let OpKind::Tensor(op) = inst.op => {
-                let types: Vec<&Type> = inst.results.iter().map(|v| &func.values[v.0 as usize].ty).collect();
-                tensor_ops::eval(op, inst, &operands, &types, &size).map_err(at)?
+                let types: Vec<DType> = inst.results.iter().map(|v| func.values[v.0 as usize].ty.dtype).collect();
+                let read: Vec<DType> = inst.operands.iter().map(|o| func.ty(*o).dtype).collect();
+                tensor_ops::eval(op, inst, &operands, &read, &types, &size).map_err(at)?
             }
             _ => {
                 if let (OpKind::Linear | OpKind::ExpertLinear, Some(Arg::Value(x))) = (inst.op, operands.first()) {
@@ -82,6 +83,19 @@ pub(super) fn eval(
     }
     let results = func.results.iter().map(|o| arg(func, *o, &values, &recipes, source)?.tensor());
     results.collect::<Result<Vec<_>, _>>().map_err(|e| fail(func, e))
+}
+
+/// Runs one tensor op of a function whose shapes are all numbers, on its operands in order.
+///
+/// # Errors
+/// The instruction is no tensor op, or its operands have values that it cannot take.
+pub fn eval_tensor_op(func: &Func, inst: &Inst, args: &[&Tensor]) -> Result<Vec<Tensor>, EvalError> {
+    let at = |message| EvalError { func: func.name.clone(), at: print::inst(func, inst), message };
+    let OpKind::Tensor(op) = inst.op else { return Err(at("expected a tensor op".to_owned())) };
+    let types: Vec<DType> = inst.results.iter().map(|v| func.values[v.0 as usize].ty.dtype).collect();
+    let read: Vec<DType> = inst.operands.iter().map(|o| func.ty(*o).dtype).collect();
+    let args: Vec<Arg<'_>> = args.iter().map(|t| Arg::Value(t)).collect();
+    tensor_ops::eval(op, inst, &args, &read, &types, &|_| None).map_err(at)
 }
 
 /// For each value, the last instruction that reads it; `None` for results.
@@ -148,7 +162,8 @@ fn bind<'a>(func: &'a Func, args: &[Tensor]) -> Result<BTreeMap<&'a str, usize>,
 fn fits<'a>(ty: &'a Type, arg: &Tensor, sizes: &mut BTreeMap<&'a str, usize>) -> bool {
     let dtype = match ty.dtype {
         DType::I32 => DType::I32,
-        DType::I64 | DType::I8 | DType::U8 | DType::Bool => DType::I64,
+        DType::F64 => DType::F64,
+        dtype if dtype == DType::Bool || dtype.range().is_some() => DType::I64,
         _ => DType::F32,
     };
     if arg.dtype() != dtype || arg.shape().len() != ty.shape.len() {

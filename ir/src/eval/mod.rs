@@ -11,11 +11,12 @@ mod pointwise;
 pub mod quant;
 mod tensor;
 mod tensor_heavy;
+mod tensor_int;
 mod tensor_move;
 mod tensor_ops;
 
 pub use cache::{Cache, Entry};
-pub use func::eval_func;
+pub use func::{eval_func, eval_tensor_op};
 pub use tensor::Tensor;
 
 use crate::module::{Func, Inst, Module};

@@ -2,6 +2,7 @@
 //! scales in `scales`.
 
 mod feedback;
+pub mod minifloat;
 mod moments;
 mod scales;
 
@@ -22,7 +23,7 @@ pub const ACT_GROUP: usize = 256;
 /// `dtype` has no arithmetic. An empty row asks whether it has.
 pub fn round(dtype: DType, row: &mut [f32]) -> Result<(), String> {
     match dtype {
-        DType::F32 => {}
+        DType::F32 | DType::F64 => {}
         DType::F16 => row.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32()),
         DType::Bf16 => row.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
         DType::Q8 | DType::Q8G32 | DType::Q4G32 | DType::Q4G64 | DType::Q4G128 | DType::Q6G32 => {
@@ -31,9 +32,10 @@ pub fn round(dtype: DType, row: &mut [f32]) -> Result<(), String> {
             codes.values(row);
         }
         DType::F8E4m3 => return Err(format!("found a cast to {dtype}, expected another type: {dtype} has no arithmetic here")),
-        DType::I64 | DType::I32 | DType::I8 | DType::U8 | DType::Bool => {
-            return Err(format!("found a cast to {dtype}, expected a type of real numbers"));
+        DType::F8E5m2 | DType::F8E4m3fnuz | DType::F8E5m2fnuz | DType::F4E2m1 => {
+            row.iter_mut().for_each(|x| *x = minifloat::round(dtype, f64::from(*x), true) as f32);
         }
+        _ => return Err(format!("found a cast to {dtype}, expected a type of real numbers")),
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Values of the evaluator: a shape and f32, i32 or i64 elements; bool and small integers of the tensor dialect are held as i64. What ops do with them is in the files beside this one.
+//! Values of the evaluator: a shape and f32, f64, i32 or i64 elements; bool and all other integers of the tensor dialect are held as i64 (u64 by its bits), small floats as f32. What ops do with them is in the files beside this one.
 
 use crate::dtype::DType;
 use crate::recipe::Prepared;
@@ -15,6 +15,7 @@ enum Data {
     F32(Vec<f32>),
     I32(Vec<i32>),
     I64(Vec<i64>),
+    F64(Vec<f64>),
 }
 
 impl Tensor {
@@ -34,7 +35,19 @@ impl Tensor {
         assert_eq!(shape.iter().product::<usize>(), data.len(), "elements of {shape:?}");
         Tensor { shape: shape.to_vec(), data: Data::I32(data) }
     }
-    /// A tensor of i64, or of bool, i8 and u8 as i64.
+    /// A tensor of f64.
+    ///
+    /// # Panics
+    /// If the shape does not have as many elements as `data`: a bug of the caller.
+    pub fn f64(shape: &[usize], data: Vec<f64>) -> Tensor {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "elements of {shape:?}");
+        Tensor { shape: shape.to_vec(), data: Data::F64(data) }
+    }
+    /// Elements, if they are f64.
+    pub fn as_f64(&self) -> Option<&[f64]> {
+        if let Data::F64(data) = &self.data { Some(data) } else { None }
+    }
+    /// A tensor of i64, or of bool or other integers as i64, u64 by its bits.
     ///
     /// # Panics
     /// If the shape does not have as many elements as `data`: a bug of the caller.
@@ -46,16 +59,23 @@ impl Tensor {
     pub fn as_i64(&self) -> Option<&[i64]> {
         if let Data::I64(data) = &self.data { Some(data) } else { None }
     }
-    /// The elements as f64, exactly.
-    ///
-    /// # Errors
-    /// An integer beyond 2^53.
-    pub(super) fn numbers(&self) -> Result<Vec<f64>, String> {
-        let exact = |x: &i64| if x.unsigned_abs() <= 1 << 53 { Ok(*x as f64) } else { Err(format!("found {x}, expected at most 2^53")) };
+    /// The elements as f64; integers beyond 2^53 are rounded.
+    pub(super) fn reals(&self) -> Vec<f64> {
         match &self.data {
-            Data::F32(data) => Ok(data.iter().map(|x| f64::from(*x)).collect()),
-            Data::I32(data) => Ok(data.iter().map(|x| f64::from(*x)).collect()),
-            Data::I64(data) => data.iter().map(exact).collect(),
+            Data::F32(data) => data.iter().map(|x| f64::from(*x)).collect(),
+            Data::F64(data) => data.clone(),
+            Data::I32(data) => data.iter().map(|x| f64::from(*x)).collect(),
+            Data::I64(data) => data.iter().map(|x| *x as f64).collect(),
+        }
+    }
+    /// The elements as integers, exactly; `unsigned`: i64 are the bits of u64.
+    pub(super) fn integers(&self, unsigned: bool) -> Vec<i128> {
+        match &self.data {
+            Data::F32(data) => data.iter().map(|x| *x as i128).collect(),
+            Data::F64(data) => data.iter().map(|x| *x as i128).collect(),
+            Data::I32(data) => data.iter().map(|x| i128::from(*x)).collect(),
+            Data::I64(data) if unsigned => data.iter().map(|x| i128::from(*x as u64)).collect(),
+            Data::I64(data) => data.iter().map(|x| i128::from(*x)).collect(),
         }
     }
     /// Dimensions, outermost first.
@@ -76,12 +96,13 @@ impl Tensor {
             _ => None,
         }
     }
-    /// Element type: f32, i32 or i64.
+    /// Element type: f32, f64, i32 or i64.
     pub fn dtype(&self) -> DType {
         match self.data {
             Data::F32(_) => DType::F32,
             Data::I32(_) => DType::I32,
             Data::I64(_) => DType::I64,
+            Data::F64(_) => DType::F64,
         }
     }
 
@@ -119,6 +140,7 @@ impl Tensor {
         Ok(match &self.data {
             Data::F32(data) => Tensor::f32(&shape, picked.iter().flat_map(|r| &data[r * len..][..len]).copied().collect()),
             Data::I32(data) => Tensor::i32(&shape, picked.iter().flat_map(|r| &data[r * len..][..len]).copied().collect()),
+            Data::F64(data) => Tensor::f64(&shape, picked.iter().flat_map(|r| &data[r * len..][..len]).copied().collect()),
             Data::I64(data) => Tensor::i64(&shape, picked.iter().flat_map(|r| &data[r * len..][..len]).copied().collect()),
         })
     }
@@ -137,10 +159,6 @@ impl Arg<'_> {
             Arg::Value(tensor) => Ok((*tensor).clone()),
             Arg::Weight(weight, shape) => Ok(Tensor::f32(shape, weight.read_all()?)),
         }
-    }
-    /// Element type in memory: f32 of a weight.
-    pub(super) fn dtype(&self) -> DType {
-        if let Arg::Value(tensor) = self { tensor.dtype() } else { DType::F32 }
     }
     /// Rows when seen as `[product, last]`.
     pub(super) fn rows(&self) -> usize {

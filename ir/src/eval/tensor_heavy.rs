@@ -1,7 +1,7 @@
 //! Tensor ops that reduce: sums, products, softmax, norms, attention; and rotation. All sums in f64, in the order of the elements.
 
 use super::tensor_move as moves;
-use super::tensor_ops::Nd;
+use super::tensor_ops::{Nd, larger, smaller};
 use crate::dtype::DType;
 use crate::op::TensorOp;
 
@@ -14,8 +14,9 @@ pub(super) fn reduce(op: TensorOp, mut x: Nd, axes: &[i64]) -> Nd {
             for i in 0..inner {
                 let line = (0..len).map(|l| x.data[(o * len + l) * inner + i]);
                 data.push(match op {
-                    TensorOp::ReduceMax => line.fold(f64::NEG_INFINITY, f64::max),
-                    TensorOp::ReduceMin => line.fold(f64::INFINITY, f64::min),
+                    TensorOp::ReduceMax => line.fold(f64::NEG_INFINITY, larger),
+                    TensorOp::ReduceMin => line.fold(f64::INFINITY, smaller),
+                    TensorOp::ReduceProd => line.product(),
                     TensorOp::ReduceMean => line.sum::<f64>() / len as f64,
                     _ => line.sum(),
                 });
@@ -27,32 +28,62 @@ pub(super) fn reduce(op: TensorOp, mut x: Nd, axes: &[i64]) -> Nd {
     x
 }
 
-pub(super) fn cumsum(x: &Nd, axis: usize, exclusive: bool, reverse: bool) -> Nd {
+/// Sums, or products, up to each element.
+pub(super) fn cumulated(x: &Nd, axis: usize, product: bool, exclusive: bool, reverse: bool) -> Nd {
     let (outer, len, inner) = x.around(axis);
     let mut out = x.clone();
     for o in 0..outer {
         for i in 0..inner {
-            let mut sum = 0.0;
+            let mut all = if product { 1.0 } else { 0.0 };
             for step in 0..len {
                 let at = (o * len + if reverse { len - 1 - step } else { step }) * inner + i;
-                let before = sum;
-                sum += x.data[at];
-                out.data[at] = if exclusive { before } else { sum };
+                let before = all;
+                all = if product { all * x.data[at] } else { all + x.data[at] };
+                out.data[at] = if exclusive { before } else { all };
             }
         }
     }
     out
 }
 
-pub(super) fn softmax(x: &Nd, axis: usize) -> Nd {
+/// Index of the largest or smallest along an axis.
+pub(super) fn arg(x: &Nd, axis: usize, largest: bool, last: bool) -> Result<Nd, String> {
+    let (outer, len, inner) = x.around(axis);
+    if len == 0 {
+        return Err("found an axis of length 0, expected one with a largest element".to_owned());
+    }
+    let mut shape = x.shape.clone();
+    shape[axis] = 1;
+    let mut data = Vec::with_capacity(outer * inner);
+    for o in 0..outer {
+        for i in 0..inner {
+            let at = |l: usize| if largest { x.data[(o * len + l) * inner + i] } else { -x.data[(o * len + l) * inner + i] };
+            let best = (1..len).fold(0, |best, l| if at(l) > at(best) || last && at(l) == at(best) { l } else { best });
+            data.push(best as f64);
+        }
+    }
+    Ok(Nd { shape, data })
+}
+
+/// In floats of 16 bits each step is rounded, as the ONNX project's own evaluator does: its tests of bf16 take no other result. Sums of f16 are in f32.
+pub(super) fn softmax(x: &Nd, axis: usize, dtype: DType) -> Nd {
     let (outer, len, inner) = x.around(axis);
     let mut out = x.clone();
+    let rounded = |x: f64| match dtype {
+        DType::F16 => half::f16::from_f64(x).to_f64(),
+        DType::Bf16 => half::bf16::from_f64(x).to_f64(),
+        _ => x,
+    };
     for o in 0..outer {
         for i in 0..inner {
             let at = |l: usize| (o * len + l) * inner + i;
             let top = (0..len).map(|l| x.data[at(l)]).fold(f64::NEG_INFINITY, f64::max);
-            let total: f64 = (0..len).map(|l| (x.data[at(l)] - top).exp()).sum();
-            (0..len).for_each(|l| out.data[at(l)] = (x.data[at(l)] - top).exp() / total);
+            let powers: Vec<f64> = (0..len).map(|l| rounded(rounded(x.data[at(l)] - top).exp())).collect();
+            let total = match dtype {
+                DType::Bf16 => powers.iter().fold(0.0, |sum, x| rounded(sum + x)),
+                _ => rounded(powers.iter().sum()),
+            };
+            powers.iter().enumerate().for_each(|(l, power)| out.data[at(l)] = power / total);
         }
     }
     out
@@ -78,7 +109,7 @@ pub(super) fn matmul(a: &Nd, b: &Nd) -> Result<Nd, String> {
 }
 
 /// Values and indices, one after the other.
-pub(super) fn top_k(x: &Nd, axis: usize, k: usize) -> Vec<Nd> {
+pub(super) fn top_k(x: &Nd, axis: usize, k: usize, largest: bool) -> Vec<Nd> {
     let (outer, len, inner) = x.around(axis);
     let mut shape = x.shape.clone();
     shape[axis] = k;
@@ -88,7 +119,7 @@ pub(super) fn top_k(x: &Nd, axis: usize, k: usize) -> Vec<Nd> {
         for i in 0..inner {
             let at = |l: usize| x.data[(o * len + l) * inner + i];
             let mut order: Vec<usize> = (0..len).collect();
-            order.sort_by(|a, b| at(*b).total_cmp(&at(*a)).then(a.cmp(b)));
+            order.sort_by(|a, b| if largest { at(*b).total_cmp(&at(*a)) } else { at(*a).total_cmp(&at(*b)) }.then(a.cmp(b)));
             for (n, &l) in order.iter().take(k).enumerate() {
                 values.data[(o * k + n) * inner + i] = at(l);
                 indices.data[(o * k + n) * inner + i] = l as f64;

@@ -83,14 +83,54 @@ fn functions_of_one_number() {
         ("sigmoid", 0.562_176_5),
         ("silu", 0.140_544_13),
         ("relu", 0.25),
+        ("sign", 1.0),
+        ("erf", 0.276_326_4),
+        ("tan", 0.255_341_92),
+        ("asin", 0.252_680_24),
+        ("acos", 1.318_116_1),
+        ("atan", 0.244_978_67),
+        ("sinh", 0.252_612_32),
+        ("cosh", 1.031_413_1),
+        ("asinh", 0.247_466_46),
+        ("atanh", 0.255_412_82),
     ] {
         floats(&format!("{quarter}%y = tensor.{op} %q"), &[1], &[expected]);
     }
     ints(&format!("{quarter}%y = tensor.is_nan %q"), &[1], &[0]);
+    floats("%q = tensor.fill shape=[1], value=3.0, dtype=f32\n%e = tensor.erf %q\n%y = tensor.sub %e, %q", &[1], &[-2.000_022]);
+    floats("%q = tensor.fill shape=[1], value=2.0, dtype=f32\n%y = tensor.acosh %q", &[1], &[1.316_958]);
+    let zero = "%o = tensor.fill shape=[1], value=0.0, dtype=f32\n%l = tensor.log %o\n";
+    ints(&format!("{zero}%y = tensor.is_inf %l"), &[1], &[1]);
+    ints(&format!("{zero}%y = tensor.is_inf %l, negative=0"), &[1], &[0]);
+}
+
+#[test]
+fn bits_and_remainders() {
+    let two = "%p = tensor.values shape=[2], values=[12, -7]\n%q = tensor.values shape=[2], values=[10, 3]\n";
+    for (op, expected) in [
+        ("bit_and", [8, 1]),
+        ("bit_or", [14, -5]),
+        ("bit_xor", [6, -6]),
+        ("shift_left", [12 << 10, -56]),
+        ("shift_right", [0, -1]),
+        ("fmod", [2, -1]),
+    ] {
+        ints(&format!("{two}%y = tensor.{op} %p, %q"), &[2], &expected);
+    }
+    ints(&format!("{two}%y = tensor.bit_not %p"), &[2], &[-13, 6]);
+    let small = "%f = tensor.fill shape=[1], value=500.0, dtype=f32\n";
+    floats(&format!("{small}%y = tensor.cast %f, to=f8e4m3"), &[1], &[448.0]);
+    floats(&format!("{small}%y = tensor.cast %f, to=f8e5m2, saturate=0"), &[1], &[512.0]);
+    floats(&format!("{small}%m = tensor.mul %f, %f\n%y = tensor.cast %m, to=f8e5m2, saturate=0"), &[1], &[f32::INFINITY]);
 }
 
 #[test]
 fn axes_are_reduced() {
+    floats("%y = tensor.reduce_prod %x, axes=[1]", &[2, 1], &[6.0, 120.0]);
+    floats("%y = tensor.cumprod %x, axis=1", &[2, 3], &[1.0, 2.0, 6.0, 4.0, 20.0, 120.0]);
+    ints("%y = tensor.arg_max %x, axis=1", &[2, 1], &[2, 2]);
+    ints("%c = tensor.fill shape=[3], value=1.0, dtype=f32\n%y = tensor.arg_min %c, axis=0, last=1", &[1], &[2]);
+    floats("%y, %n = tensor.top_k %x, axis=1, k=2, largest=0", &[2, 2], &[1.0, 2.0, 4.0, 5.0]);
     floats("%y = tensor.reduce_sum %x, axes=[-1]", &[2, 1], &[6.0, 15.0]);
     floats("%y = tensor.reduce_mean %x, axes=[0, 1]", &[1, 1], &[3.5]);
     floats("%y = tensor.reduce_max %x, axes=[0]", &[1, 3], &[4.0, 5.0, 6.0]);
@@ -119,6 +159,17 @@ fn elements_are_moved() {
     floats(&format!("{places}%y = tensor.gather_elements %x, %p, axis=1"), &[2, 1], &[3.0, 4.0]);
     let updates = "%u = tensor.fill shape=[2, 1], value=9.0, dtype=f32\n";
     floats(&format!("{places}{updates}%y = tensor.scatter_elements %x, %p, %u, axis=1"), &[2, 3], &[1.0, 2.0, 9.0, 9.0, 5.0, 6.0]);
+}
+
+#[test]
+fn elements_are_written_where_indices_say() {
+    let rows = "%p = tensor.values shape=[2, 1], values=[1, 1]\n%u = tensor.fill shape=[2, b], value=10.0, dtype=f32\n";
+    floats(&format!("{rows}%y = tensor.scatter_nd %x, %p, %u"), &[2, 3], &[1.0, 2.0, 3.0, 10.0, 10.0, 10.0]);
+    floats(&format!("{rows}%y = tensor.scatter_nd %x, %p, %u, reduction=add"), &[2, 3], &[1.0, 2.0, 3.0, 24.0, 25.0, 26.0]);
+    let places = "%p = tensor.values shape=[2, 1], values=[2, 0]\n%u = tensor.fill shape=[2, 1], value=9.0, dtype=f32\n";
+    floats(&format!("{places}%y = tensor.scatter_elements %x, %p, %u, axis=1, reduction=mul"), &[2, 3], &[1.0, 2.0, 27.0, 36.0, 5.0, 6.0]);
+    let pairs = "%v = tensor.values shape=[2, 3], values=[1, 2, 3, 4, 5, 6]\n%p = tensor.values shape=[2, 1], values=[2, 0]\n";
+    ints(&format!("{pairs}%y = tensor.gather_nd %v, %p, batch_dims=1"), &[2], &[3, 4]);
 }
 
 #[test]

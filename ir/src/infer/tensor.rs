@@ -12,10 +12,19 @@ pub(super) fn result_types(op: TensorOp, args: &Args<'_>) -> Result<Vec<Type>> {
     use TensorOp as T;
     let one = |ty: Type| Ok(vec![ty]);
     match op {
-        T::Add | T::Sub | T::Mul | T::Div | T::Mod | T::Max | T::Min => {
+        T::Add | T::Sub | T::Mul | T::Div | T::Mod | T::FMod | T::Max | T::Min => {
             numeric(args, 0)?;
             same_dtype(args, 0, 1)?;
             one(Type { dtype: args.ty(0).dtype, shape: broadcast(args, 0, 1)? })
+        }
+        T::BitAnd | T::BitOr | T::BitXor | T::ShiftLeft | T::ShiftRight => {
+            whole(args, 0)?;
+            same_dtype(args, 0, 1)?;
+            one(Type { dtype: args.ty(0).dtype, shape: broadcast(args, 0, 1)? })
+        }
+        T::BitNot => {
+            whole(args, 0)?;
+            one(args.ty(0).clone())
         }
         T::Pow => {
             numeric(args, 0)?;
@@ -45,7 +54,7 @@ pub(super) fn result_types(op: TensorOp, args: &Args<'_>) -> Result<Vec<Type>> {
             bools(args, 0)?;
             one(args.ty(0).clone())
         }
-        T::Neg | T::Abs => {
+        T::Neg | T::Abs | T::Sign | T::Relu => {
             numeric(args, 0)?;
             one(args.ty(0).clone())
         }
@@ -61,11 +70,20 @@ pub(super) fn result_types(op: TensorOp, args: &Args<'_>) -> Result<Vec<Type>> {
         | T::Tanh
         | T::Sigmoid
         | T::Silu
-        | T::Relu => {
+        | T::Erf
+        | T::Tan
+        | T::Asin
+        | T::Acos
+        | T::Atan
+        | T::Sinh
+        | T::Cosh
+        | T::Asinh
+        | T::Acosh
+        | T::Atanh => {
             floats(args, 0)?;
             one(args.ty(0).clone())
         }
-        T::IsNan => {
+        T::IsNan | T::IsInf => {
             floats(args, 0)?;
             one(Type { dtype: DType::Bool, shape: args.ty(0).shape.clone() })
         }
@@ -83,7 +101,7 @@ pub(super) fn result_types(op: TensorOp, args: &Args<'_>) -> Result<Vec<Type>> {
             }
             one(Type { dtype: args.ty(2).dtype, shape: ty.shape.clone() })
         }
-        T::ReduceMean | T::ReduceSum | T::ReduceMax | T::ReduceMin => {
+        T::ReduceMean | T::ReduceSum | T::ReduceMax | T::ReduceMin | T::ReduceProd => {
             numeric(args, 0)?;
             let mut ty = args.ty(0).clone();
             for axis in args.numbers("axes")? {
@@ -92,7 +110,14 @@ pub(super) fn result_types(op: TensorOp, args: &Args<'_>) -> Result<Vec<Type>> {
             }
             one(ty)
         }
-        T::CumSum | T::Softmax => {
+        T::ArgMax | T::ArgMin => {
+            numeric(args, 0)?;
+            let mut shape = args.ty(0).shape.clone();
+            let axis = args.axis("axis", args.signed("axis")?, shape.len())?;
+            shape[axis] = 1.into();
+            one(Type { dtype: DType::I64, shape })
+        }
+        T::CumSum | T::CumProd | T::Softmax => {
             numeric(args, 0)?;
             args.axis("axis", args.signed("axis")?, args.ty(0).shape.len())?;
             one(args.ty(0).clone())
@@ -165,9 +190,20 @@ pub(super) fn result_types(op: TensorOp, args: &Args<'_>) -> Result<Vec<Type>> {
         T::GatherNd => {
             integers(args, 1)?;
             let (ty, indices) = (args.ty(0), args.ty(1));
-            let depth = indices.shape.last().and_then(Dim::value).filter(|d| *d <= ty.shape.len());
-            let depth = depth.ok_or_else(|| args.operand(1, format!("indices of at most {} axes", ty.shape.len())))?;
-            one(Type { dtype: ty.dtype, shape: [&indices.shape[..indices.shape.len() - 1], &ty.shape[depth..]].concat() })
+            let batch = args.int("batch_dims")?;
+            let depth = addressed(args, batch)?;
+            if batch >= indices.shape.len() || ty.shape[..batch] != indices.shape[..batch] {
+                return Err(args.attribute("batch_dims", batch, format!("axes that {ty} and {indices} have both")));
+            }
+            one(Type { dtype: ty.dtype, shape: [&indices.shape[..indices.shape.len() - 1], &ty.shape[batch + depth..]].concat() })
+        }
+        T::ScatterNd => {
+            integers(args, 1)?;
+            let (ty, indices) = (args.ty(0), args.ty(1));
+            let depth = addressed(args, 0)?;
+            let shape = [&indices.shape[..indices.shape.len() - 1], &ty.shape[depth..]].concat();
+            args.same(2, &Type { dtype: ty.dtype, shape })?;
+            one(ty.clone())
         }
         T::GatherElements | T::ScatterElements => {
             integers(args, 1)?;
@@ -267,7 +303,7 @@ fn broadcast(args: &Args<'_>, a: usize, b: usize) -> Result<Vec<Dim>> {
 
 fn numeric(args: &Args<'_>, i: usize) -> Result<()> {
     let dtype = args.ty(i).dtype;
-    let fits = is_plain_float(dtype) || matches!(dtype, DType::I64 | DType::I32 | DType::I8 | DType::U8);
+    let fits = is_plain_float(dtype) || dtype.range().is_some();
     if fits { Ok(()) } else { Err(args.operand(i, "numbers")) }
 }
 
@@ -281,6 +317,17 @@ fn bools(args: &Args<'_>, i: usize) -> Result<()> {
 
 fn integers(args: &Args<'_>, i: usize) -> Result<()> {
     if matches!(args.ty(i).dtype, DType::I64 | DType::I32) { Ok(()) } else { Err(args.operand(i, "i64 or i32")) }
+}
+
+fn whole(args: &Args<'_>, i: usize) -> Result<()> {
+    if args.ty(i).dtype.range().is_some() { Ok(()) } else { Err(args.operand(i, "integers")) }
+}
+
+/// How many axes of operand 0 behind `batch` the last axis of the indices addresses.
+fn addressed(args: &Args<'_>, batch: usize) -> Result<usize> {
+    let rank = args.ty(0).shape.len();
+    let depth = args.ty(1).shape.last().and_then(Dim::value).filter(|d| batch + *d <= rank);
+    depth.ok_or_else(|| args.operand(1, format!("indices of at most {rank} axes")))
 }
 
 fn same_dtype(args: &Args<'_>, a: usize, b: usize) -> Result<()> {

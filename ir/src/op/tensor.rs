@@ -20,8 +20,32 @@ macro_rules! tensor_ops {
 
 use AttrKind::{Dims, Float, Int, Word};
 /// Element types that attributes can name.
-pub const TYPES: &[&str] = &["f32", "f16", "bf16", "i64", "i32", "i8", "u8", "bool"];
+pub const TYPES: &[&str] = &[
+    "f32",
+    "f16",
+    "bf16",
+    "i64",
+    "i32",
+    "i8",
+    "u8",
+    "bool",
+    "f64",
+    "i16",
+    "u16",
+    "u32",
+    "u64",
+    "f8e4m3",
+    "f8e5m2",
+    "f8e4m3fnuz",
+    "f8e5m2fnuz",
+    "f4e2m1",
+    "i4",
+    "u4",
+    "i2",
+    "u2",
+];
 const DTYPE: AttrKind = Word(TYPES, false);
+const REDUCTION: AttrKind = Word(&["none", "add", "mul", "max", "min"], true);
 
 tensor_ops! {
     /// Sum.
@@ -34,6 +58,18 @@ tensor_ops! {
     Div "tensor.div" ("a", "b") {} -> 1;
     /// Remainder with the sign of the divisor.
     Mod "tensor.mod" ("a", "b") {} -> 1;
+    /// Remainder with the sign of the dividend.
+    FMod "tensor.fmod" ("a", "b") {} -> 1;
+    /// Bits that both have.
+    BitAnd "tensor.bit_and" ("a", "b") {} -> 1;
+    /// Bits that either has.
+    BitOr "tensor.bit_or" ("a", "b") {} -> 1;
+    /// Bits that one but not both have.
+    BitXor "tensor.bit_xor" ("a", "b") {} -> 1;
+    /// `a * 2^b`, what does not fit is lost; a negative `b` is a very large one.
+    ShiftLeft "tensor.shift_left" ("a", "b") {} -> 1;
+    /// `a / 2^b` towards minus infinity; a negative `b` is a very large one.
+    ShiftRight "tensor.shift_right" ("a", "b") {} -> 1;
     /// `a` to the power of `b`; `b` may be of another type.
     Pow "tensor.pow" ("a", "b") {} -> 1;
     /// The larger.
@@ -88,10 +124,37 @@ tensor_ops! {
     Sigmoid "tensor.sigmoid" ("x") {} -> 1;
     /// `max(x, 0)`.
     Relu "tensor.relu" ("x") {} -> 1;
+    /// Inverted bits.
+    BitNot "tensor.bit_not" ("x") {} -> 1;
+    /// -1, 0 or 1; NaN of NaN.
+    Sign "tensor.sign" ("x") {} -> 1;
+    /// `2 / sqrt(pi)` times the integral of `e^-t^2` from 0 to `x`.
+    Erf "tensor.erf" ("x") {} -> 1;
+    /// Tangent.
+    Tan "tensor.tan" ("x") {} -> 1;
+    /// Inverse sine.
+    Asin "tensor.asin" ("x") {} -> 1;
+    /// Inverse cosine.
+    Acos "tensor.acos" ("x") {} -> 1;
+    /// Inverse tangent.
+    Atan "tensor.atan" ("x") {} -> 1;
+    /// Hyperbolic sine.
+    Sinh "tensor.sinh" ("x") {} -> 1;
+    /// Hyperbolic cosine.
+    Cosh "tensor.cosh" ("x") {} -> 1;
+    /// Inverse hyperbolic sine.
+    Asinh "tensor.asinh" ("x") {} -> 1;
+    /// Inverse hyperbolic cosine.
+    Acosh "tensor.acosh" ("x") {} -> 1;
+    /// Inverse hyperbolic tangent.
+    Atanh "tensor.atanh" ("x") {} -> 1;
+    /// Whether `x` is infinite, of a sign that is asked for.
+    IsInf "tensor.is_inf" ("x") {negative: Int(Some(1)), positive: Int(Some(1))} -> 1;
     /// Whether `x` is NaN.
     IsNan "tensor.is_nan" ("x") {} -> 1;
-    /// Another element type: floats to integers towards zero, to bool by `x != 0`.
-    Cast "tensor.cast" ("x") {to: DTYPE} -> 1;
+    /// Another element type: floats to integers towards zero, to bool by `x != 0`. What is larger than the
+    /// largest float of 8 bits becomes it, or infinity or NaN with `saturate=0`.
+    Cast "tensor.cast" ("x") {to: DTYPE, saturate: Int(Some(1))} -> 1;
     /// What a step of u8 codes is worth, codes spread over all of `x` and 0: `(max(x, 0) - min(x, 0)) / 255`, 1 if that is 0.
     DynamicScale "tensor.dynamic_scale" ("x") {} -> 1;
     /// The u8 code of 0 in that scale.
@@ -106,9 +169,17 @@ tensor_ops! {
     ReduceMax "tensor.reduce_max" ("x") {axes: Dims} -> 1;
     /// Smallest over axes, which stay with length 1.
     ReduceMin "tensor.reduce_min" ("x") {axes: Dims} -> 1;
+    /// Product over axes, which stay with length 1.
+    ReduceProd "tensor.reduce_prod" ("x") {axes: Dims} -> 1;
+    /// Index of the largest along an axis, which stays with length 1; `last=1`: of the last one of equals.
+    ArgMax "tensor.arg_max" ("x") {axis: Int(None), last: Int(Some(0))} -> 1;
+    /// Index of the smallest, as `tensor.arg_max`.
+    ArgMin "tensor.arg_min" ("x") {axis: Int(None), last: Int(Some(0))} -> 1;
+    /// As `tensor.cumsum`, products.
+    CumProd "tensor.cumprod" ("x") {axis: Int(None), exclusive: Int(Some(0)), reverse: Int(Some(0))} -> 1;
     /// Sums up to each element along an axis; `exclusive=1` without it, `reverse=1` from the end.
     CumSum "tensor.cumsum" ("x") {axis: Int(None), exclusive: Int(Some(0)), reverse: Int(Some(0))} -> 1;
-    /// Softmax along an axis.
+    /// Softmax along an axis. In floats of 16 bits powers, their sum and the quotient are rounded one by one.
     Softmax "tensor.softmax" ("x") {axis: Int(None)} -> 1;
     /// Matrix product over the last two axes; those before broadcast.
     MatMul "tensor.matmul" ("a", "b") {} -> 1;
@@ -124,16 +195,19 @@ tensor_ops! {
     Slice "tensor.slice" ("x") {axis: Int(None), start: Dims, len: Dims, step: Int(Some(1))} -> 1;
     /// Slices of an axis by index; negative ones count from the end.
     Gather "tensor.gather" ("x", "indices") {axis: Int(None)} -> 1;
-    /// `out[i..] = x[indices[i..]]` where the last axis of the indices addresses the first axes of `x`.
-    GatherNd "tensor.gather_nd" ("x", "indices") {} -> 1;
+    /// `out[i..] = x[indices[i..]]` where the last axis of the indices addresses the first axes of `x` behind `batch_dims` axes that
+    /// both have.
+    GatherNd "tensor.gather_nd" ("x", "indices") {batch_dims: Int(Some(0))} -> 1;
     /// `out[..i..] = x[..indices[..i..]..]` along an axis.
     GatherElements "tensor.gather_elements" ("x", "indices") {axis: Int(None)} -> 1;
-    /// `x` with `out[..indices[..i..]..] = updates[..i..]` along an axis.
-    ScatterElements "tensor.scatter_elements" ("x", "indices", "updates") {axis: Int(None)} -> 1;
+    /// `x` with `out[..indices[..i..]..] = updates[..i..]` along an axis, or what is there combined with it.
+    ScatterElements "tensor.scatter_elements" ("x", "indices", "updates") {axis: Int(None), reduction: REDUCTION} -> 1;
+    /// `x` with `out[indices[i..]] = updates[i..]`, as in `tensor.gather_nd`, or what is there combined with it.
+    ScatterNd "tensor.scatter_nd" ("x", "indices", "updates") {reduction: REDUCTION} -> 1;
     /// The whole, `repeats[i]` times along axis `i`.
     Tile "tensor.tile" ("x") {repeats: Dims} -> 1;
-    /// The `k` largest along an axis, largest first (ties: the lowest index), and their indices.
-    TopK "tensor.top_k" ("x") {axis: Int(None), k: Int(None)} -> 2;
+    /// The `k` largest along an axis, largest first (ties: the lowest index), and their indices; `largest=0`: the smallest.
+    TopK "tensor.top_k" ("x") {axis: Int(None), k: Int(None), largest: Int(Some(1))} -> 2;
     /// The upper (else lower) triangle from diagonal `k` of the last two axes, 0 elsewhere.
     Trilu "tensor.trilu" ("x") {upper: Int(None), k: Int(Some(0))} -> 1;
     /// `start, start + step ..`, `len` of them, i64.

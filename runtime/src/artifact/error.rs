@@ -95,6 +95,9 @@ impl ArtifactError {
             ArtifactError::NewerVersion { .. } | ArtifactError::Kernel { .. } => {
                 "use the llamac that wrote it, or a newer one, or compile the model again".to_owned()
             }
+            ArtifactError::Missing { section: "code" } => {
+                "if it was made of a graph that is no decoder, `llamac infer` runs it on tensors; else compile the model again".to_owned()
+            }
             ArtifactError::Missing { section: "tokenizer" } => {
                 "feed it token ids (`llamac logits`), or put tokenizer.json beside the model and compile it again".to_owned()
             }

@@ -54,11 +54,13 @@ pub enum SectionKind {
     Check = 6,
     /// The optimised module as text.
     Ir = 7,
+    /// A graph as it was given, in ONNX's own format. An artifact that has it has no other section: there is no code to run.
+    Graph = 8,
 }
 
 impl SectionKind {
     /// Every kind that this version knows.
-    pub const ALL: [SectionKind; 7] = [
+    pub const ALL: [SectionKind; 8] = [
         SectionKind::Meta,
         SectionKind::Code,
         SectionKind::Weights,
@@ -66,6 +68,7 @@ impl SectionKind {
         SectionKind::Template,
         SectionKind::Check,
         SectionKind::Ir,
+        SectionKind::Graph,
     ];
 
     /// Name for people.
@@ -78,6 +81,7 @@ impl SectionKind {
             SectionKind::Template => "template",
             SectionKind::Check => "check",
             SectionKind::Ir => "ir",
+            SectionKind::Graph => "graph",
         }
     }
 
@@ -224,7 +228,7 @@ impl Layout {
                 _ => return Err(corrupt(&s.name(), format!("{} bytes at {} leave the file of {}", s.bytes, s.offset, self.file_bytes))),
             };
             if SectionKind::from_u32(s.kind).is_none() && s.flags & FLAG_REQUIRED != 0 {
-                return Err(ArtifactError::NewerVersion { what: "section kind", found: s.kind, supported: SectionKind::Ir as u32 });
+                return Err(ArtifactError::NewerVersion { what: "section kind", found: s.kind, supported: SectionKind::Graph as u32 });
             }
             if self.sections.iter().filter(|o| o.kind == s.kind).count() > 1 {
                 return Err(corrupt(&s.name(), "it is there twice".to_owned()));

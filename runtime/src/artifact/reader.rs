@@ -173,6 +173,9 @@ fn parse_with(file: &[u8], code_hash: bool, meta_hash: bool) -> Result<(Layout, 
         let bytes = slice(file, entry).ok_or(ArtifactError::Truncated { found: file.len() as u64, expected: layout.file_bytes })?;
         Ok::<_, ArtifactError>((entry, bytes))
     };
+    if layout.find(SectionKind::Meta).is_none() && layout.find(SectionKind::Graph).is_some() {
+        return Err(ArtifactError::Missing { section: SectionKind::Code.name() });
+    }
     let (entry, json) = section(SectionKind::Meta)?;
     if meta_hash {
         compare_hash(entry, &blake3::hash(json))?;
@@ -185,6 +188,19 @@ fn parse_with(file: &[u8], code_hash: bool, meta_hash: bool) -> Result<(Layout, 
         compare_hash(entry, &blake3::hash(code))?;
     }
     Ok((layout, meta))
+}
+
+/// Where a section of an artifact is, its hash checked; `None` if there is none of that kind. For sections that no step needs.
+///
+/// # Errors
+/// What is wrong with the bytes.
+pub fn find_section(file: &[u8], kind: SectionKind) -> Result<Option<std::ops::Range<usize>>, ArtifactError> {
+    let layout = Layout::decode(file)?;
+    let Some(entry) = layout.find(kind) else { return Ok(None) };
+    let bytes = slice(file, entry).ok_or(ArtifactError::Truncated { found: file.len() as u64, expected: layout.file_bytes })?;
+    compare_hash(entry, &blake3::hash(bytes))?;
+    let start = usize::try_from(entry.offset).unwrap_or(0);
+    Ok(Some(start..start + bytes.len()))
 }
 
 fn resolve_kernels(meta: &Meta) -> Result<Vec<Kernel>, ArtifactError> {

@@ -44,6 +44,9 @@ impl<'a> Attributes<'a> {
     pub(super) fn ints(&self, name: &'static str) -> Result<Option<&'a [i64]>> {
         Ok(self.find(name, AttributeType::Ints)?.map(|a| a.ints.as_slice()))
     }
+    pub(super) fn floats(&self, name: &'static str) -> Result<Option<&'a [f32]>> {
+        Ok(self.find(name, AttributeType::Floats)?.map(|a| a.floats.as_slice()))
+    }
     pub(super) fn text(&self, name: &'static str) -> Result<Option<String>> {
         Ok(self.find(name, AttributeType::String)?.map(|a| String::from_utf8_lossy(&a.s).into_owned()))
     }

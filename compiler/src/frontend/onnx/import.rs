@@ -1,6 +1,7 @@
 //! From a decoded model to a module: inputs, initializers, nodes in order. Each node goes to its line in `ops`, unless `shapes` knows its value.
 
 use super::attributes::Attributes;
+use super::eager::Eager;
 use super::known::{Known, MOST};
 use super::ops;
 use super::shapes;
@@ -36,33 +37,20 @@ pub struct Graph {
 /// Largest size that a symbolic dimension is taken to have.
 const MOST_TOKENS: usize = 1 << 24;
 
+/// The oldest version of the standard ops that is read; ops that changed since have their first version in `ops`.
+const OLDEST: i64 = 1;
 /// The newest version of the standard ops that is read.
-const NEWEST: i64 = 25;
+const NEWEST: i64 = 28;
 
 /// Reads a model.
 ///
 /// # Errors
 /// A file that is not there or damaged; an op, attribute or type that is not compiled, with the node that has it.
 pub fn import(path: &Path) -> Result<Graph> {
-    let mut weights = OnnxWeights::open(path)?;
     let inside = |d: Diag| d.inside(path.display());
-    let small = wire::without_data(weights.model_bytes()).map_err(inside)?;
-    let model = ModelProto::decode(small.as_slice())
-        .map_err(|e| inside(bad("the file is no ONNX model, or is damaged").found(e).expected("a complete model.onnx")))?;
-    let graph = model.graph.as_ref().ok_or_else(|| inside(bad("the file has no graph").expected("a complete model.onnx")))?;
-    for tensor in &graph.initializer {
-        weights.add(&tensor.name, tensor).map_err(inside)?;
-    }
-    let versions = versions(&model).map_err(inside)?;
-    let mut importer = Importer {
-        f: FuncBuilder::new("main"),
-        weights,
-        values: BTreeMap::new(),
-        known: BTreeMap::new(),
-        symbols: BTreeSet::new(),
-        versions,
-        materialised: BTreeMap::new(),
-    };
+    let (model, weights) = read(path)?;
+    let graph = model.graph.as_ref().ok_or_else(|| inside(no_graph()))?;
+    let mut importer = Importer::new(&model, weights).map_err(inside)?;
     let outputs = importer.graph(graph).map_err(inside)?;
     let results = outputs.iter().map(|o| importer.operand(o)).collect::<Result<Vec<_>>>().map_err(inside)?;
     let dims = importer.symbols.iter().map(|s| (s.clone(), 0, MOST_TOKENS)).collect();
@@ -70,6 +58,40 @@ pub fn import(path: &Path) -> Result<Graph> {
     let name = path.parent().and_then(Path::file_name).map_or_else(|| "model".to_owned(), |n| n.to_string_lossy().into_owned());
     let producer = [model.producer_name.as_str(), model.producer_version.as_str()].join(" ").trim().to_owned();
     Ok(Graph { module: Module { name, stage: Stage::Graph, dims, funcs: vec![func] }, outputs, weights: importer.weights, producer })
+}
+
+fn no_graph() -> Diag {
+    bad("the file has no graph").expected("a complete model.onnx")
+}
+
+/// The bytes of a model that needs no other file.
+///
+/// # Errors
+/// Tensors stand in other files.
+pub fn self_contained(path: &Path) -> Result<Vec<u8>> {
+    let (_, weights) = read(path)?;
+    match weights.other_files() {
+        0 => Ok(weights.model_bytes().to_vec()),
+        files => Err(bad("the tensors of the graph stand in other files: an artifact would not have them")
+            .place(path.display())
+            .found(format_args!("{files} files beside the graph"))
+            .expected("one file")
+            .help("`llamac infer` runs the ONNX file itself; or save it with its data inside (`onnx.save_model(.., save_as_external_data=False)`)")),
+    }
+}
+
+/// The messages of a model, and its tensors. An artifact may have a model in it.
+pub(super) fn read(path: &Path) -> Result<(ModelProto, OnnxWeights)> {
+    let mut weights = OnnxWeights::open(path)?;
+    weights.look_inside_an_artifact()?;
+    let inside = |d: Diag| d.inside(path.display());
+    let small = wire::without_data(weights.model_bytes()).map_err(inside)?;
+    let model = ModelProto::decode(small.as_slice())
+        .map_err(|e| inside(bad("the file is no ONNX model, or is damaged").found(e).expected("a complete model.onnx")))?;
+    for tensor in model.graph.iter().flat_map(|g| &g.initializer) {
+        weights.add(&tensor.name, tensor).map_err(inside)?;
+    }
+    Ok((model, weights))
 }
 
 /// The version of each domain that the model names.
@@ -86,10 +108,12 @@ fn versions(model: &ModelProto) -> Result<BTreeMap<String, i64>> {
             .help("inline them with `onnx.inliner.inline_local_functions`"));
     }
     match out.get("") {
-        Some(13..=NEWEST) => Ok(out),
+        Some(OLDEST..=NEWEST) => Ok(out),
+        // A model may be of another domain only.
+        None if !out.is_empty() => Ok(out),
         version => Err(bad("the version of the standard ops is not compiled")
             .found(version.map_or("none".to_owned(), ToString::to_string))
-            .expected(format_args!("opset 13 to {NEWEST}"))
+            .expected(format_args!("opset {OLDEST} to {NEWEST}"))
             .help("export the model again with one of these (`opset_version=18`)")),
     }
 }
@@ -106,9 +130,36 @@ pub(super) struct Importer {
     versions: BTreeMap<String, i64>,
     /// Known values that became ops.
     materialised: BTreeMap<String, Operand>,
+    /// Values computed while importing, if the inputs are given.
+    pub(super) eager: Option<Eager>,
 }
 
 impl Importer {
+    pub(super) fn new(model: &ModelProto, weights: OnnxWeights) -> Result<Importer> {
+        Ok(Importer {
+            f: FuncBuilder::new("main"),
+            weights,
+            values: BTreeMap::new(),
+            known: BTreeMap::new(),
+            symbols: BTreeSet::new(),
+            versions: versions(model)?,
+            materialised: BTreeMap::new(),
+            eager: None,
+        })
+    }
+
+    /// Whether a name already means a value.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
+    /// A value that stands outside the graph.
+    pub(super) fn given(&mut self, name: &str, ty: Type) -> ValueId {
+        let id = self.f.param(name, ty);
+        self.values.insert(name.to_owned(), id.into());
+        id
+    }
+
     fn graph(&mut self, graph: &GraphProto) -> Result<Vec<String>> {
         if !graph.sparse_initializer.is_empty() {
             return Err(bad("sparse tensors are not compiled"));
@@ -131,7 +182,7 @@ impl Importer {
     }
 
     /// Domain, op, version and name of a node, for people.
-    fn describe(&self, node: &NodeProto) -> String {
+    pub(super) fn describe(&self, node: &NodeProto) -> String {
         let domain = domain(node);
         let version = self.versions.get(domain).map_or("?".to_owned(), ToString::to_string);
         let shown = if domain.is_empty() { "ai.onnx" } else { domain };
@@ -139,11 +190,17 @@ impl Importer {
         format!("node `{name}` ({} of {shown}, version {version})", node.op_type)
     }
 
-    fn node(&mut self, node: &NodeProto) -> Result<()> {
+    /// The version of the node's domain.
+    pub(super) fn version(&self, node: &NodeProto) -> Result<i64> {
         let domain = domain(node);
-        let version = *self.versions.get(domain).ok_or_else(|| {
+        self.versions.get(domain).copied().ok_or_else(|| {
             bad("the model uses a domain that it does not import").found(format_args!("`{domain}`")).expected("an entry in opset_import")
-        })?;
+        })
+    }
+
+    pub(super) fn node(&mut self, node: &NodeProto) -> Result<()> {
+        let domain = domain(node);
+        let version = self.version(node)?;
         if node.output.is_empty() {
             return Err(bad("the node has no output"));
         }
@@ -168,7 +225,7 @@ impl Importer {
         for (name, value) in node.output.iter().zip(results).filter(|(n, _)| !n.is_empty()) {
             self.values.insert(name.clone(), value);
         }
-        Ok(())
+        self.compute(node)
     }
 
     /// A `Constant`: a tensor that stands in the node.
@@ -182,6 +239,8 @@ impl Importer {
             TensorProto { float_data: vec![float], ..one(DataType::Float) }
         } else if let Some(int) = attributes.int("value_int")? {
             TensorProto { int64_data: vec![int], ..one(DataType::Int64) }
+        } else if let Some(floats) = attributes.floats("value_floats")? {
+            TensorProto { float_data: floats.to_vec(), dims: vec![floats.len() as i64], ..one(DataType::Float) }
         } else if let Some(ints) = attributes.ints("value_ints")? {
             TensorProto { int64_data: ints.to_vec(), dims: vec![ints.len() as i64], ..one(DataType::Int64) }
         } else {
@@ -190,11 +249,14 @@ impl Importer {
         };
         attributes.done()?;
         self.weights.add(name, &tensor)?;
+        if self.eager.is_some() {
+            return self.note_small(name);
+        }
         self.note(name);
         Ok(())
     }
 
-    fn input_type(&mut self, input: &ValueInfoProto) -> Result<Type> {
+    pub(super) fn input_type(&mut self, input: &ValueInfoProto) -> Result<Type> {
         let Some(type_proto::Value::TensorType(tensor)) = input.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
             return Err(bad("the input is no tensor"));
         };
@@ -260,11 +322,14 @@ impl Importer {
     }
 
     fn weight(&mut self, name: &str) -> Result<Operand> {
+        if self.eager.is_some() {
+            return self.stored(name);
+        }
         let stored = self.weights.get(name).ok_or_else(|| bad("there is no such tensor").found(name))?;
         let (dtype, shape) = (stored.dtype, stored.shape.clone());
         // One float stands in the text: rules look for it.
         let recipe = match self.weights.small(name, 1) {
-            Some(one) if dtype.info().real => {
+            Some(one) if dtype.info().real && dtype != DType::F64 => {
                 let literal = Recipe::Literal { shape, data: one.iter().map(|x| *x as f32).collect::<Vec<_>>().into() };
                 if dtype == DType::F32 { literal } else { Recipe::Cast(dtype, Box::new(literal)) }
             }

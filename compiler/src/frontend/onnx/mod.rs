@@ -3,6 +3,8 @@
 
 mod attributes;
 mod blocks;
+pub mod eager;
+mod elements;
 mod import;
 mod known;
 mod model;
@@ -11,7 +13,7 @@ mod shapes;
 mod weights;
 mod wire;
 
-pub use import::{Graph, import};
+pub use import::{Graph, import, self_contained};
 pub use model::{OnnxModel, graph_file, load, raised};
 pub use weights::OnnxWeights;
 
@@ -22,5 +24,7 @@ fn bad(what: impl Into<String>) -> Diag {
     Diag::new("onnx", what)
 }
 
+#[cfg(test)]
+mod eager_tests;
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,20 @@
 //! Every op of the format that is read: a line in [`OPS`] with its domain, its name, the first version that means what its function does, and
 //! the function, which turns one node into one tensor op or a few plain ones. Products, norms and attention are in `ops/network`.
 
+mod arranging;
+mod attention;
+mod codes;
 mod contrib;
+mod make;
 mod moving;
 mod network;
+mod pointwise;
 mod quantized;
+mod reducing;
 
 use super::attributes::Attributes;
 use super::bad;
 use super::import::{Importer, input};
-use super::weights::dtype_of;
 use crate::diag::Result;
 use llamac_ir::module::Operand;
 use llamac_ir::op::TensorOp as T;
@@ -25,76 +30,140 @@ const MS: &str = "com.microsoft";
 
 /// Every op: domain, name, first version.
 const OPS: &[(&str, &str, i64, Import)] = &[
-    ("", "Abs", 13, |i, n, _| i.plain(n, T::Abs)),
-    ("", "Add", 13, |i, n, _| i.fold(n, T::Add)),
+    ("", "Abs", 6, |i, n, _| i.plain(n, T::Abs)),
+    ("", "Acos", 7, |i, n, _| i.plain(n, T::Acos)),
+    ("", "Acosh", 9, |i, n, _| i.plain(n, T::Acosh)),
+    ("", "Add", 7, |i, n, _| i.fold(n, T::Add)),
     ("", "And", 7, |i, n, _| i.plain(n, T::And)),
-    ("", "Attention", 23, network::attention),
-    ("", "Cast", 13, cast),
-    ("", "CastLike", 15, cast_like),
-    ("", "Ceil", 13, |i, n, _| i.plain(n, T::Ceil)),
-    ("", "Concat", 13, moving::concat),
+    ("", "ArgMax", 11, reducing::arg),
+    ("", "ArgMin", 11, reducing::arg),
+    ("", "Asin", 7, |i, n, _| i.plain(n, T::Asin)),
+    ("", "Asinh", 9, |i, n, _| i.plain(n, T::Asinh)),
+    ("", "Atan", 7, |i, n, _| i.plain(n, T::Atan)),
+    ("", "Atanh", 9, |i, n, _| i.plain(n, T::Atanh)),
+    ("", "Attention", 23, attention::attention),
+    ("", "BitShift", 11, pointwise::bit_shift),
+    ("", "BitwiseAnd", 18, |i, n, _| i.plain(n, T::BitAnd)),
+    ("", "BitwiseNot", 18, |i, n, _| i.plain(n, T::BitNot)),
+    ("", "BitwiseOr", 18, |i, n, _| i.plain(n, T::BitOr)),
+    ("", "BitwiseXor", 18, |i, n, _| i.plain(n, T::BitXor)),
+    ("", "Cast", 9, pointwise::cast),
+    ("", "CastLike", 15, pointwise::cast),
+    ("", "Ceil", 6, |i, n, _| i.plain(n, T::Ceil)),
+    ("", "Celu", 12, pointwise::activation),
+    ("", "Clip", 11, pointwise::clip),
+    ("", "Compress", 9, arranging::compress),
+    ("", "Concat", 11, moving::concat),
     ("", "ConstantOfShape", 9, moving::constant_of_shape),
     ("", "Cos", 7, |i, n, _| i.plain(n, T::Cos)),
-    ("", "CumSum", 11, cumsum),
-    ("", "DequantizeLinear", 13, quantized::dequantize),
-    ("", "Div", 13, |i, n, _| i.plain(n, T::Div)),
-    ("", "Dropout", 13, |i, n, _| Ok(vec![i.read(n, 0)?])),
-    ("", "DynamicQuantizeLinear", 11, quantized::dynamic_quantize),
+    ("", "Cosh", 9, |i, n, _| i.plain(n, T::Cosh)),
+    ("", "CumProd", 26, reducing::cumulated),
+    ("", "CumSum", 11, reducing::cumulated),
+    ("", "DepthToSpace", 11, arranging::depth_and_space),
+    ("", "DequantizeLinear", 10, codes::dequantize),
+    ("", "Div", 7, |i, n, _| i.plain(n, T::Div)),
+    ("", "Dropout", 7, pointwise::dropout),
+    ("", "DynamicQuantizeLinear", 11, codes::dynamic_quantize),
+    ("", "Elu", 6, pointwise::activation),
     ("", "Equal", 11, |i, n, _| i.plain(n, T::Equal)),
-    ("", "Exp", 13, |i, n, _| i.plain(n, T::Exp)),
-    ("", "Expand", 13, moving::expand),
-    ("", "Flatten", 13, moving::flatten),
-    ("", "Floor", 13, |i, n, _| i.plain(n, T::Floor)),
-    ("", "Gather", 13, |i, n, a| i.along(n, a, T::Gather, 0)),
-    ("", "GatherElements", 13, |i, n, a| i.along(n, a, T::GatherElements, 0)),
-    ("", "GatherND", 12, moving::gather_nd),
-    ("", "Gemm", 13, network::gemm),
-    ("", "Greater", 13, |i, n, _| i.plain(n, T::Greater)),
+    ("", "Erf", 9, |i, n, _| i.plain(n, T::Erf)),
+    ("", "Exp", 6, |i, n, _| i.plain(n, T::Exp)),
+    ("", "Expand", 8, moving::expand),
+    ("", "EyeLike", 9, arranging::eye_like),
+    ("", "Flatten", 11, moving::flatten),
+    ("", "Floor", 6, |i, n, _| i.plain(n, T::Floor)),
+    ("", "Gather", 11, |i, n, a| i.along(n, a, T::Gather, 0)),
+    ("", "GatherElements", 11, |i, n, a| i.along(n, a, T::GatherElements, 0)),
+    ("", "GatherND", 12, arranging::gather_nd),
+    ("", "Gelu", 20, pointwise::activation),
+    ("", "Gemm", 11, network::gemm),
+    ("", "Greater", 9, |i, n, _| i.plain(n, T::Greater)),
     ("", "GreaterOrEqual", 12, |i, n, _| i.plain(n, T::GreaterOrEqual)),
-    ("", "Identity", 13, |i, n, _| Ok(vec![i.read(n, 0)?])),
-    ("", "IsNaN", 13, |i, n, _| i.plain(n, T::IsNan)),
-    ("", "Less", 13, |i, n, _| i.plain(n, T::Less)),
+    ("", "HardSigmoid", 6, pointwise::activation),
+    ("", "HardSwish", 14, pointwise::activation),
+    ("", "Hardmax", 13, reducing::hardmax),
+    ("", "Identity", 1, |i, n, _| Ok(vec![i.read(n, 0)?])),
+    ("", "IsInf", 10, pointwise::is_inf),
+    ("", "IsNaN", 9, |i, n, _| i.plain(n, T::IsNan)),
+    ("", "LayerNormalization", 17, reducing::layer_norm),
+    ("", "LeakyRelu", 6, pointwise::activation),
+    ("", "Less", 9, |i, n, _| i.plain(n, T::Less)),
     ("", "LessOrEqual", 12, |i, n, _| i.plain(n, T::LessOrEqual)),
-    ("", "Log", 13, |i, n, _| i.plain(n, T::Log)),
-    ("", "MatMul", 13, network::matmul),
-    ("", "MatMulInteger", 10, quantized::matmul_integer),
-    ("", "Max", 13, |i, n, _| i.fold(n, T::Max)),
-    ("", "Min", 13, |i, n, _| i.fold(n, T::Min)),
-    ("", "Mod", 13, modulo),
-    ("", "Mul", 13, |i, n, _| i.plain(n, T::Mul)),
-    ("", "Neg", 13, |i, n, _| i.plain(n, T::Neg)),
+    ("", "Log", 6, |i, n, _| i.plain(n, T::Log)),
+    ("", "LogSoftmax", 13, reducing::log_softmax),
+    ("", "MatMul", 9, network::matmul),
+    ("", "MatMulInteger", 10, codes::matmul_integer),
+    ("", "Max", 8, |i, n, _| i.fold(n, T::Max)),
+    ("", "Mean", 8, pointwise::mean),
+    ("", "Min", 8, |i, n, _| i.fold(n, T::Min)),
+    ("", "Mish", 18, pointwise::activation),
+    ("", "Mod", 10, pointwise::modulo),
+    ("", "Mul", 7, |i, n, _| i.plain(n, T::Mul)),
+    ("", "Neg", 6, |i, n, _| i.plain(n, T::Neg)),
+    ("", "NonZero", 9, arranging::non_zero),
     ("", "Not", 1, |i, n, _| i.plain(n, T::Not)),
+    ("", "OneHot", 11, arranging::one_hot),
     ("", "Or", 7, |i, n, _| i.plain(n, T::Or)),
-    ("", "Pow", 13, |i, n, _| i.plain(n, T::Pow)),
-    ("", "RMSNormalization", 23, network::rms_norm),
-    ("", "Range", 11, moving::range),
-    ("", "Reciprocal", 13, |i, n, _| i.plain(n, T::Reciprocal)),
-    ("", "ReduceMax", 13, reduce_by_attribute),
-    ("", "ReduceMax", 18, reduce),
-    ("", "ReduceMean", 13, reduce_by_attribute),
-    ("", "ReduceMean", 18, reduce),
-    ("", "ReduceMin", 13, reduce_by_attribute),
-    ("", "ReduceMin", 18, reduce),
-    ("", "ReduceSum", 13, reduce),
-    ("", "Relu", 13, |i, n, _| i.plain(n, T::Relu)),
-    ("", "Reshape", 13, moving::reshape),
-    ("", "RotaryEmbedding", 23, network::rotary),
+    ("", "PRelu", 9, pointwise::prelu),
+    ("", "Pad", 11, arranging::pad),
+    ("", "Pow", 7, |i, n, _| i.plain(n, T::Pow)),
+    ("", "QLinearMatMul", 10, codes::linear_matmul),
+    ("", "QuantizeLinear", 10, codes::quantize),
+    ("", "RMSNormalization", 23, reducing::rms_norm),
+    ("", "Range", 11, arranging::range),
+    ("", "Reciprocal", 6, |i, n, _| i.plain(n, T::Reciprocal)),
+    ("", "ReduceL1", 11, reducing::by_attribute),
+    ("", "ReduceL1", 18, reducing::by_input),
+    ("", "ReduceL2", 11, reducing::by_attribute),
+    ("", "ReduceL2", 18, reducing::by_input),
+    ("", "ReduceLogSum", 11, reducing::by_attribute),
+    ("", "ReduceLogSum", 18, reducing::by_input),
+    ("", "ReduceLogSumExp", 11, reducing::by_attribute),
+    ("", "ReduceLogSumExp", 18, reducing::by_input),
+    ("", "ReduceMax", 11, reducing::by_attribute),
+    ("", "ReduceMax", 18, reducing::by_input),
+    ("", "ReduceMean", 11, reducing::by_attribute),
+    ("", "ReduceMean", 18, reducing::by_input),
+    ("", "ReduceMin", 11, reducing::by_attribute),
+    ("", "ReduceMin", 18, reducing::by_input),
+    ("", "ReduceProd", 11, reducing::by_attribute),
+    ("", "ReduceProd", 18, reducing::by_input),
+    ("", "ReduceSum", 11, reducing::by_attribute),
+    ("", "ReduceSum", 13, reducing::by_input),
+    ("", "ReduceSumSquare", 11, reducing::by_attribute),
+    ("", "ReduceSumSquare", 18, reducing::by_input),
+    ("", "Relu", 6, |i, n, _| i.plain(n, T::Relu)),
+    ("", "Reshape", 5, moving::reshape),
+    ("", "RotaryEmbedding", 23, attention::rotary),
     ("", "Round", 11, |i, n, _| i.plain(n, T::Round)),
-    ("", "ScatterElements", 13, moving::scatter_elements),
-    ("", "Sigmoid", 13, |i, n, _| i.plain(n, T::Sigmoid)),
+    ("", "ScatterElements", 11, arranging::scatter_elements),
+    ("", "ScatterND", 13, arranging::scatter_nd),
+    ("", "Selu", 6, pointwise::activation),
+    ("", "Shrink", 9, pointwise::activation),
+    ("", "Sigmoid", 6, |i, n, _| i.plain(n, T::Sigmoid)),
+    ("", "Sign", 9, |i, n, _| i.plain(n, T::Sign)),
     ("", "SimplifiedLayerNormalization", 1, network::rms_norm),
     ("", "Sin", 7, |i, n, _| i.plain(n, T::Sin)),
-    ("", "Slice", 13, moving::slice),
+    ("", "Sinh", 9, |i, n, _| i.plain(n, T::Sinh)),
+    ("", "Slice", 10, arranging::slice),
     ("", "Softmax", 13, |i, n, a| i.along(n, a, T::Softmax, -1)),
+    ("", "Softplus", 1, pointwise::activation),
+    ("", "Softsign", 1, pointwise::activation),
+    ("", "SpaceToDepth", 1, arranging::depth_and_space),
     ("", "Split", 13, moving::split),
-    ("", "Sqrt", 13, |i, n, _| i.plain(n, T::Sqrt)),
+    ("", "Sqrt", 6, |i, n, _| i.plain(n, T::Sqrt)),
     ("", "Squeeze", 13, moving::squeeze),
-    ("", "Sub", 13, |i, n, _| i.plain(n, T::Sub)),
-    ("", "Sum", 13, |i, n, _| i.fold(n, T::Add)),
-    ("", "Tanh", 13, |i, n, _| i.plain(n, T::Tanh)),
-    ("", "Tile", 13, moving::tile),
-    ("", "TopK", 11, moving::top_k),
-    ("", "Transpose", 13, moving::transpose),
+    ("", "Sub", 7, |i, n, _| i.plain(n, T::Sub)),
+    ("", "Sum", 8, |i, n, _| i.fold(n, T::Add)),
+    ("", "SwiGLU", 28, attention::swiglu),
+    ("", "Swish", 24, pointwise::activation),
+    ("", "Tan", 7, |i, n, _| i.plain(n, T::Tan)),
+    ("", "Tanh", 6, |i, n, _| i.plain(n, T::Tanh)),
+    ("", "TensorScatter", 24, arranging::tensor_scatter),
+    ("", "ThresholdedRelu", 10, pointwise::activation),
+    ("", "Tile", 6, moving::tile),
+    ("", "TopK", 11, arranging::top_k),
+    ("", "Transpose", 1, moving::transpose),
     ("", "Trilu", 14, moving::trilu),
     ("", "Unsqueeze", 13, moving::unsqueeze),
     ("", "Where", 9, |i, n, _| i.plain(n, T::Where)),
@@ -120,7 +189,8 @@ pub(super) fn find(domain: &str, name: &str, version: i64) -> Result<Import> {
         match lines.map(|(_, _, since, _)| *since).min() {
             Some(since) => bad(what).expected(format_args!("version {since} or later")).help("export the model with a newer opset"),
             None => {
-                let all: Vec<&str> = OPS.iter().filter(|(d, ..)| *d == domain).map(|(_, n, ..)| *n).collect();
+                let mut all: Vec<&str> = OPS.iter().filter(|(d, ..)| *d == domain).map(|(_, n, ..)| *n).collect();
+                all.dedup();
                 bad(what)
                     .expected(if all.is_empty() {
                         "the domain ai.onnx or com.microsoft".to_owned()
@@ -187,82 +257,4 @@ impl Importer {
         let numbers: Option<Vec<i64>> = dims.iter().map(Dim::number).collect();
         numbers.ok_or_else(|| bad(format!("{what} depends on sizes")).found(Attr::Dims(dims)).expected("plain integers"))
     }
-}
-
-fn cast(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Result<Vec<Operand>> {
-    let to = a.int("to")?.ok_or_else(|| bad("`to` is missing"))?;
-    a.only("saturate", 1)?;
-    let dtype = dtype_of(to as i32)?;
-    let x = i.read(node, 0)?;
-    if i.ty(x).dtype == dtype {
-        return Ok(vec![x]);
-    }
-    Ok(vec![i.tensor(T::Cast, &node.output[0], &[x], &[("to", Attr::Word(dtype.name().to_owned()))])?.into()])
-}
-
-fn cast_like(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Result<Vec<Operand>> {
-    a.only("saturate", 1)?;
-    let (x, like) = (i.read(node, 0)?, i.read(node, 1)?);
-    let dtype = i.ty(like).dtype;
-    if i.ty(x).dtype == dtype {
-        return Ok(vec![x]);
-    }
-    Ok(vec![i.tensor(T::Cast, &node.output[0], &[x], &[("to", Attr::Word(dtype.name().to_owned()))])?.into()])
-}
-
-fn modulo(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Result<Vec<Operand>> {
-    // C's remainder differs for negative numbers only, but nothing says that there are none.
-    a.only("fmod", 0)?;
-    i.plain(node, T::Mod)
-}
-
-fn cumsum(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Result<Vec<Operand>> {
-    let axis = i.numbers(node, 1, "the axis")?;
-    let [axis] = axis[..] else { return Err(bad("the axis is no single number")) };
-    let (exclusive, reverse) = (a.int_or("exclusive", 0)?, a.int_or("reverse", 0)?);
-    let attrs = [("axis", Attr::Int(axis)), ("exclusive", Attr::Int(exclusive)), ("reverse", Attr::Int(reverse))];
-    let x = i.read(node, 0)?;
-    Ok(vec![i.tensor(T::CumSum, &node.output[0], &[x], &attrs)?.into()])
-}
-
-/// Axes as an input.
-fn reduce(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Result<Vec<Operand>> {
-    let axes = match input(node, 1) {
-        Some(_) => i.numbers(node, 1, "the axes")?,
-        None => vec![],
-    };
-    reduce_over(i, node, a, axes)
-}
-
-/// Axes as an attribute.
-fn reduce_by_attribute(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Result<Vec<Operand>> {
-    let axes = a.ints("axes")?.unwrap_or_default().to_vec();
-    reduce_over(i, node, a, axes)
-}
-
-fn reduce_over(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>, mut axes: Vec<i64>) -> Result<Vec<Operand>> {
-    let op = match node.op_type.as_str() {
-        "ReduceMean" => T::ReduceMean,
-        "ReduceMax" => T::ReduceMax,
-        "ReduceMin" => T::ReduceMin,
-        _ => T::ReduceSum,
-    };
-    let x = i.read(node, 0)?;
-    let rank = i.ty(x).shape.len() as i64;
-    let nothing = a.int_or("noop_with_empty_axes", 0)? != 0;
-    let keep = a.int_or("keepdims", 1)? != 0;
-    if axes.is_empty() {
-        if nothing {
-            return Ok(vec![x]);
-        }
-        axes = (0..rank).collect();
-    }
-    let mut value: Operand = i.tensor(op, &node.output[0], &[x], &[("axes", Attr::ints(&axes))])?.into();
-    if !keep {
-        let gone: Vec<i64> = axes.iter().map(|a| if *a < 0 { a + rank } else { *a }).collect();
-        let shape = i.ty(value).shape;
-        let shape = shape.into_iter().enumerate().filter(|(at, _)| !gone.contains(&(*at as i64))).map(|(_, d)| d).collect();
-        value = i.tensor(T::Reshape, &node.output[0], &[value], &[("shape", Attr::Dims(shape))])?.into();
-    }
-    Ok(vec![value])
 }

@@ -17,6 +17,10 @@ pub(super) fn known(imp: &mut Importer, node: &NodeProto, attributes: &Attribute
     if ["Shape", "Size"].contains(&node.op_type.as_str()) {
         return shape(imp, node, attributes);
     }
+    // Where values are computed, nothing is left to be worked out from names.
+    if imp.eager.is_some() {
+        return Ok(None);
+    }
     let inputs: Option<Vec<Known>> = node.input.iter().filter(|n| !n.is_empty()).map(|n| imp.known.get(n).cloned()).collect();
     let Some(inputs) = inputs.filter(|i| !i.is_empty()) else { return Ok(None) };
     let axis = |default: i64, rank: usize| -> Result<Option<usize>> {

@@ -8,7 +8,11 @@ use crate::diag::{Diag, Result};
 use half::{bf16, f16};
 use llamac_ir::dtype::DType;
 use llamac_ir::eval::quant::Codes;
+use llamac_ir::eval::quant::minifloat;
 use llamac_ir::recipe::{Line, Source};
+use llamac_runtime::artifact::SectionKind;
+use llamac_runtime::artifact::layout::MAGIC;
+use llamac_runtime::artifact::reader::find_section;
 use memmap2::Mmap;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,6 +31,8 @@ pub struct OnnxWeights {
     aliases: BTreeMap<String, String>,
     /// Names of copies, and the tensors of the file that have the bytes.
     roots: BTreeMap<String, String>,
+    /// Where the model is in its file.
+    model: Range<usize>,
 }
 
 /// One tensor.
@@ -54,15 +60,48 @@ impl OnnxWeights {
     /// It cannot be read.
     pub(super) fn open(model: &Path) -> Result<OnnxWeights> {
         let folder = model.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-        let mut weights =
-            OnnxWeights { folder, files: Vec::new(), tensors: BTreeMap::new(), aliases: BTreeMap::new(), roots: BTreeMap::new() };
+        let mut weights = OnnxWeights {
+            folder,
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            roots: BTreeMap::new(),
+            model: 0..0,
+        };
         weights.map(model.to_owned())?;
+        weights.model = 0..weights.files[0].1.as_ref().map_or(0, |m| m.len());
         Ok(weights)
     }
 
     /// Bytes of the model's own file.
     pub(super) fn model_bytes(&self) -> &[u8] {
-        self.files.first().and_then(|(_, map)| map.as_deref()).unwrap_or(&[])
+        self.files.first().and_then(|(_, map)| map.as_deref()?.get(self.model.clone())).unwrap_or(&[])
+    }
+
+    /// How many files beside the model's own are mapped.
+    pub(super) fn other_files(&self) -> usize {
+        self.files.len() - 1
+    }
+
+    /// Takes the graph in an artifact for the model.
+    ///
+    /// # Errors
+    /// The artifact is damaged or has none.
+    pub(super) fn look_inside_an_artifact(&mut self) -> Result<()> {
+        if !self.model_bytes().starts_with(&MAGIC) {
+            return Ok(());
+        }
+        let place = self.files[0].0.display().to_string();
+        let found = find_section(self.model_bytes(), SectionKind::Graph);
+        let found = found.map_err(|e| Diag::new(e.code(), e.to_string()).place(&place).help(e.help()))?;
+        self.model = found.ok_or_else(|| {
+            bad("the artifact is of a decoder: the graph that it was compiled from is not in it")
+                .place(&place)
+                .found("machine code for steps of tokens")
+                .expected("an artifact of a graph that is no decoder, or an ONNX file")
+                .help("`llamac logits` gives the logits of token ids; `llamac infer model.onnx` runs the graph itself")
+        })?;
+        Ok(())
     }
 
     fn map(&mut self, path: PathBuf) -> Result<usize> {
@@ -139,7 +178,7 @@ impl OnnxWeights {
             let [start, len] = numbers[..] else {
                 return Err(bad("the tensor says that it stands inside the file, but not where").found(inside));
             };
-            return self.range(0, start, len);
+            return self.range(0, start.saturating_add(self.model.start), len);
         }
         let location = entry("location").ok_or_else(|| bad("the tensor has external data and does not say where"))?;
         let plain = Path::new(location).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
@@ -328,12 +367,18 @@ impl Source for OnnxWeights {
     }
 }
 
-/// One little-endian element.
-fn element(dtype: DType, b: &[u8]) -> Option<f64> {
+/// One little-endian element, if it is exact in f64.
+pub(super) fn element(dtype: DType, b: &[u8]) -> Option<f64> {
     Some(match (dtype, b) {
         (DType::F32, &[a, b, c, d]) => f64::from(f32::from_le_bytes([a, b, c, d])),
         (DType::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f64(),
         (DType::Bf16, &[a, b]) => bf16::from_le_bytes([a, b]).to_f64(),
+        (DType::F64, b) => f64::from_le_bytes(b.try_into().ok()?),
+        (DType::I16, &[a, b]) => f64::from(i16::from_le_bytes([a, b])),
+        (DType::U16, &[a, b]) => f64::from(u16::from_le_bytes([a, b])),
+        (DType::U32, &[a, b, c, d]) => f64::from(u32::from_le_bytes([a, b, c, d])),
+        (DType::U64, b) => u64::from_le_bytes(b.try_into().ok()?) as f64,
+        (DType::F8E4m3 | DType::F8E5m2 | DType::F8E4m3fnuz | DType::F8E5m2fnuz, &[a]) => minifloat::decode(dtype, a),
         (DType::I64, b) => i64::from_le_bytes(b.try_into().ok()?) as f64,
         (DType::I32, &[a, b, c, d]) => f64::from(i32::from_le_bytes([a, b, c, d])),
         (DType::I8, &[a]) => f64::from(a as i8),
@@ -341,6 +386,11 @@ fn element(dtype: DType, b: &[u8]) -> Option<f64> {
         _ => return None,
     })
 }
+
+/// Numbers of types that came after the messages' own list.
+const FLOAT4E2M1: i32 = 23;
+const UINT2: i32 = 25;
+const INT2: i32 = 26;
 
 /// The element type of an ONNX number.
 ///
@@ -358,10 +408,24 @@ pub(super) fn dtype_of(number: i32) -> Result<DType> {
         Ok(D::Int8) => DType::I8,
         Ok(D::Uint8) => DType::U8,
         Ok(D::Bool) => DType::Bool,
+        Ok(D::Double) => DType::F64,
+        Ok(D::Int16) => DType::I16,
+        Ok(D::Uint16) => DType::U16,
+        Ok(D::Uint32) => DType::U32,
+        Ok(D::Uint64) => DType::U64,
+        Ok(D::Float8e4m3fn) => DType::F8E4m3,
+        Ok(D::Float8e5m2) => DType::F8E5m2,
+        Ok(D::Float8e4m3fnuz) => DType::F8E4m3fnuz,
+        Ok(D::Float8e5m2fnuz) => DType::F8E5m2fnuz,
+        Ok(D::Int4) => DType::I4,
+        Ok(D::Uint4) => DType::U4,
+        _ if number == FLOAT4E2M1 => DType::F4E2m1,
+        _ if number == UINT2 => DType::U2,
+        _ if number == INT2 => DType::I2,
         _ => {
             return Err(bad("an element type is not compiled")
                 .found(name)
-                .expected("float, float16, bfloat16, int64, int32, int8, uint8 or bool")
+                .expected("float, float16, bfloat16, double, integers, bool or float8")
                 .help("export the model in float32, float16 or bfloat16"));
         }
     })
@@ -372,10 +436,13 @@ fn typed(tensor: &TensorProto, dtype: DType) -> Result<Vec<u8>> {
     let words = || tensor.int32_data.iter();
     Ok(match dtype {
         DType::F32 => tensor.float_data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::F64 => tensor.double_data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::U32 => tensor.uint64_data.iter().flat_map(|x| (*x as u32).to_le_bytes()).collect(),
+        DType::U64 => tensor.uint64_data.iter().flat_map(|x| x.to_le_bytes()).collect(),
         DType::I64 => tensor.int64_data.iter().flat_map(|x| x.to_le_bytes()).collect(),
         DType::I32 => words().flat_map(|x| x.to_le_bytes()).collect(),
-        DType::F16 | DType::Bf16 => words().flat_map(|x| (*x as u16).to_le_bytes()).collect(),
-        DType::I8 | DType::U8 | DType::Bool => words().map(|x| *x as u8).collect(),
+        DType::F16 | DType::Bf16 | DType::I16 | DType::U16 => words().flat_map(|x| (*x as u16).to_le_bytes()).collect(),
+        dtype if dtype.info().bits <= 8 => words().map(|x| *x as u8).collect(),
         other => return Err(bad("data of this type stands in a field that is not read").found(other)),
     })
 }

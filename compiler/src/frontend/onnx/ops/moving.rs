@@ -14,7 +14,7 @@ use tract_onnx::pb::NodeProto;
 
 type Found = Result<Vec<Operand>>;
 
-fn axis_of(axis: i64, rank: usize) -> Result<usize> {
+pub(super) fn axis_of(axis: i64, rank: usize) -> Result<usize> {
     let from_end = if axis < 0 { axis + rank as i64 } else { axis };
     usize::try_from(from_end)
         .ok()
@@ -65,11 +65,6 @@ pub(super) fn flatten(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) ->
     let axis = if axis == shape.len() as i64 { shape.len() } else { axis_of(axis, shape.len())? };
     let count = |dims: &[Dim]| dims.iter().fold(Dim::int(1), |n, d| n.mul(d));
     Ok(vec![reshaped(i, &node.output[0], x, vec![count(&shape[..axis]), count(&shape[axis..])])?])
-}
-
-pub(super) fn gather_nd(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Found {
-    a.only("batch_dims", 0)?;
-    i.plain(node, T::GatherNd)
 }
 
 pub(super) fn range(i: &mut Importer, node: &NodeProto, _: &Attributes<'_>) -> Found {
@@ -140,15 +135,6 @@ pub(super) fn unsqueeze(i: &mut Importer, node: &NodeProto, _: &Attributes<'_>) 
     let shape = (0..rank).map(|at| if new.contains(&at) { Some(Dim::int(1)) } else { rest.next() }).collect::<Option<Vec<_>>>();
     let shape = shape.ok_or_else(|| bad("an axis is named twice").found(Attr::ints(&axes)))?;
     Ok(vec![reshaped(i, &node.output[0], x, shape)?])
-}
-
-pub(super) fn scatter_elements(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Found {
-    if let Some(other) = a.text("reduction")?.filter(|r| r != "none") {
-        return Err(bad("attribute `reduction` has a value that is not compiled").found(other).expected("none"));
-    }
-    let operands = [i.read(node, 0)?, i.read(node, 1)?, i.read(node, 2)?];
-    let axis = Attr::Int(a.int_or("axis", 0)?);
-    Ok(vec![i.tensor(T::ScatterElements, &node.output[0], &operands, &[("axis", axis)])?.into()])
 }
 
 /// A bound of a slice, counted from the front.
@@ -245,18 +231,6 @@ pub(super) fn tile(i: &mut Importer, node: &NodeProto, _: &Attributes<'_>) -> Fo
     let repeats = i.dims(node, 1, "the repeats")?;
     let x = i.read(node, 0)?;
     Ok(vec![i.tensor(T::Tile, &node.output[0], &[x], &[("repeats", Attr::Dims(repeats))])?.into()])
-}
-
-pub(super) fn top_k(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Found {
-    a.only("largest", 1)?;
-    a.only("sorted", 1)?;
-    let axis = a.int_or("axis", -1)?;
-    let k = i.numbers(node, 1, "the number of results")?;
-    let [k] = k[..] else { return Err(bad("the number of results is no single number")) };
-    let x = i.read(node, 0)?;
-    let attrs = [("axis", Attr::Int(axis)), ("k", Attr::Int(k))];
-    let both = i.f.ops(llamac_ir::op::OpKind::Tensor(T::TopK), &node.output[0], &[x], &attrs);
-    Ok(both.map_err(|e| bad("the operands do not fit the op").found(e))?.into_iter().map(Operand::from).collect())
 }
 
 pub(super) fn transpose(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Found {

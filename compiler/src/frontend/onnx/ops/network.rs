@@ -154,16 +154,14 @@ pub(super) fn rotary(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> 
 }
 
 pub(super) fn attention(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Found {
+    // What else the node may say is in `attention`; the mode is of an output that is not there.
     i.at_most(node, 6)?;
-    a.only("qk_matmul_output_mode", 0)?;
-    if let Some(cap) = a.float("softcap")?.filter(|c| *c != 0.0) {
-        return Err(bad("attribute `softcap` has a value that is not compiled").found(cap).expected(0));
-    }
+    a.only("left_window_size", -1)?;
+    a.only("right_window_size", -1)?;
+    a.int("qk_matmul_output_mode")?;
+    a.float("softcap")?;
     // Softmax is computed in f32 or better whatever this says.
     a.int("softmax_precision")?;
-    if node.output.get(3).is_some_and(|o| !o.is_empty()) {
-        return Err(bad("scores are not compiled as an output"));
-    }
     let name = &node.output[0];
     let (heads, kv_heads) = (a.int_or("q_num_heads", 0)?, a.int_or("kv_num_heads", 0)?);
     let mut operands = [i.read(node, 0)?, i.read(node, 1)?, i.read(node, 2)?];
