@@ -2,6 +2,7 @@
 //! the function, which turns one node into one tensor op or a few plain ones. Products, norms and attention are in `ops/network`.
 
 mod contrib;
+mod convolution;
 mod moving;
 mod network;
 mod quantized;
@@ -34,6 +35,7 @@ const OPS: &[(&str, &str, i64, Import)] = &[
     ("", "Ceil", 13, |i, n, _| i.plain(n, T::Ceil)),
     ("", "Concat", 13, moving::concat),
     ("", "ConstantOfShape", 9, moving::constant_of_shape),
+    ("", "Conv", 11, convolution::patches),
     ("", "Cos", 7, |i, n, _| i.plain(n, T::Cos)),
     ("", "CumSum", 11, cumsum),
     ("", "DequantizeLinear", 13, quantized::dequantize),
