@@ -5,7 +5,7 @@ use llamac_tests::model::Runner;
 use llamac_tests::onnx::{self, OnnxFixture};
 use std::path::{Path, PathBuf};
 
-fn artifact(fixture: &OnnxFixture, folder: &Path) -> PathBuf {
+pub(crate) fn artifact(fixture: &OnnxFixture, folder: &Path) -> PathBuf {
     let out = folder.join(format!("{}.llx", fixture.name));
     let options = CompileOptions { quant: Some("f32".into()), max_context: Some(256), ..CompileOptions::default() };
     driver::compile(&fixture.model, &out, &options, &driver::Silent).unwrap_or_else(|e| panic!("{}: {e}", fixture.name));

@@ -6,6 +6,7 @@ mod attention;
 mod codes;
 mod contrib;
 mod make;
+mod convolution;
 mod moving;
 mod network;
 mod pointwise;
@@ -55,6 +56,7 @@ const OPS: &[(&str, &str, i64, Import)] = &[
     ("", "Compress", 9, arranging::compress),
     ("", "Concat", 11, moving::concat),
     ("", "ConstantOfShape", 9, moving::constant_of_shape),
+    ("", "Conv", 11, convolution::patches),
     ("", "Cos", 7, |i, n, _| i.plain(n, T::Cos)),
     ("", "Cosh", 9, |i, n, _| i.plain(n, T::Cosh)),
     ("", "CumProd", 26, reducing::cumulated),

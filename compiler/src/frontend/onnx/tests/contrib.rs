@@ -118,3 +118,29 @@ fn rotation_by_position_gathers_its_tables() {
     refused(&turn(vec![], &["1"]), &["one offset", "[batch, sequence]"]);
     refused(&turn(vec![int("rotary_embedding_dim", 2)], &["b", "s"]), &["`rotary_embedding_dim`"]);
 }
+
+#[test]
+fn patches_of_an_image_are_rows_of_a_product() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = |name: &str, ints: &[i64]| AttributeProto {
+        name: name.to_owned(),
+        ints: ints.to_vec(),
+        r#type: AttributeType::Ints as i32,
+        ..AttributeProto::default()
+    };
+    // Windows of 1 x 2: their sum, and twice their last number.
+    let tensors = vec![floats("w", &[2, 1, 1, 2], &[1.0, 1.0, 0.0, 2.0]), floats("bias", &[2], &[0.0, 100.0])];
+    let conv = |attributes| {
+        let mut whole = model(node("", "Conv", &["x", "w", "bias"], attributes), tensors.clone());
+        whole.graph.as_mut().unwrap().input = vec![value("x", DataType::Float, &["b", "1", "2", "5"])];
+        whole
+    };
+    let graph = import(&write(folder.path(), &conv(vec![list("strides", &[1, 2]), list("kernel_shape", &[1, 2])]))).unwrap();
+    let args = [Tensor::f32(&[1, 1, 2, 5], (0..10).map(|i| i as f32).collect())];
+    let found = eval_func(&graph.module.funcs[0], &graph.weights, None, &args, &mut Cache::default()).unwrap();
+    assert_eq!(found[0].shape(), [1, 2, 2, 2]);
+    assert_eq!(found[0].as_f32().unwrap(), [1.0, 5.0, 11.0, 15.0, 102.0, 106.0, 112.0, 116.0]);
+    refused(&conv(vec![]), &["`strides`", "side by side", "[1, 2]"]);
+    refused(&conv(vec![list("strides", &[1, 2]), list("pads", &[0, 1, 0, 0])]), &["`pads`", "over the edge"]);
+    refused(&conv(vec![list("strides", &[1, 2]), int("group", 2)]), &["`group`"]);
+}
