@@ -97,7 +97,7 @@ fn functions_of_one_number() {
         floats(&format!("{quarter}%y = tensor.{op} %q"), &[1], &[expected]);
     }
     ints(&format!("{quarter}%y = tensor.is_nan %q"), &[1], &[0]);
-    floats("%q = tensor.fill shape=[1], value=3.0, dtype=f32\n%e = tensor.erf %q\n%y = tensor.sub %e, %q", &[1], &[-2.000_022]);
+    floats("%q = tensor.fill shape=[1], value=3.0, dtype=f32\n%e = tensor.erf %q\n%y = tensor.sub %e, %q", &[1], &[-2.000_022_2]);
     floats("%q = tensor.fill shape=[1], value=2.0, dtype=f32\n%y = tensor.acosh %q", &[1], &[1.316_958]);
     let zero = "%o = tensor.fill shape=[1], value=0.0, dtype=f32\n%l = tensor.log %o\n";
     ints(&format!("{zero}%y = tensor.is_inf %l"), &[1], &[1]);
