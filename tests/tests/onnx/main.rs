@@ -2,6 +2,7 @@
 
 mod compiled;
 mod imported;
+mod interpreted;
 mod kept;
 mod past;
 mod same_module;
