@@ -46,16 +46,15 @@ fn bound(quant: &str) -> f64 {
 pub(crate) fn vectors(module: &Module, source: &dyn Source, few: bool, vocab: usize, quant: &str) -> Result<CheckVectors> {
     let mut module = module.clone();
     let mut schedule = Vec::new();
-    let whole = !few;
     if few {
         schedule = keep_first_and_last(&mut module);
     }
     // In int8 a difference in the last place of one value can move the code of another, and with experts choose another one: few tokens
     // leave few chances for that, and show a wrong layout or scale as well as many.
-    let tokens = if whole && ["f32", "bf16"].contains(&quant) { TOKENS.0 } else { TOKENS.1 };
+    let tokens = if !few && ["f32", "bf16"].contains(&quant) { TOKENS.0 } else { TOKENS.1 };
     // Any ids do; these differ from each other and cover the vocabulary.
     let case: Vec<u32> = (0..tokens).map(|i| ((i * 7919 + 13) % vocab) as u32).collect();
-    let rows = if whole { 2 } else { 1 };
+    let rows = if few { 1 } else { 2 };
 
     let ints = |values: Vec<i32>| Tensor::i32(&[values.len()], values);
     let inputs = [

@@ -76,44 +76,62 @@ pub(super) unsafe fn scales(at: *const u8) -> [__m256; 2] {
     unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(at.cast())), _mm256_cvtph_ps(_mm_loadu_si128(at.add(16).cast()))] }
 }
 
+/// What both sets of two ymm registers have in common, with VNNI and without.
+macro_rules! common {
+    () => {
+        type L = Avx2;
+        type Four = [__m256i; 2];
+        type Narrow = [__m256i; 2];
+        type Wide = [__m256i; 2];
+        #[inline(always)]
+        unsafe fn zero() -> [__m256i; 2] {
+            // SAFETY: the caller's promise, here and below.
+            unsafe { [_mm256_setzero_si256(); 2] }
+        }
+        #[inline(always)]
+        unsafe fn add(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+            // SAFETY: see `zero`.
+            unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
+        }
+        #[inline(always)]
+        unsafe fn float(sums: [__m256i; 2]) -> [__m256; 2] {
+            // SAFETY: see `zero`.
+            unsafe { [_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])] }
+        }
+        #[inline(always)]
+        unsafe fn scales(at: *const u8) -> [__m256; 2] {
+            // SAFETY: see `zero`.
+            unsafe { scales(at) }
+        }
+        #[inline(always)]
+        unsafe fn halves(at: *const u8) -> ([__m256i; 2], [__m256i; 2]) {
+            // SAFETY: see `zero`.
+            unsafe { halves(at) }
+        }
+        #[inline(always)]
+        unsafe fn narrow_zero() -> [__m256i; 2] {
+            // SAFETY: see `zero`.
+            unsafe { Self::zero() }
+        }
+        #[inline(always)]
+        unsafe fn start(x: i32) -> [__m256i; 2] {
+            // SAFETY: see `zero`.
+            unsafe { [_mm256_set1_epi32(x); 2] }
+        }
+        #[inline(always)]
+        unsafe fn sixes(low: *const u8, high: *const u8, odd: bool) -> ([__m256i; 2], [__m256i; 2]) {
+            // SAFETY: see `zero`.
+            unsafe { sixes(low, high, odd) }
+        }
+    };
+}
+pub(super) use common;
+
 impl Ints for Ints2 {
-    type L = Avx2;
-    type Four = [__m256i; 2];
+    common!();
     type Eight = Signed;
-    type Narrow = [__m256i; 2];
-    type Wide = [__m256i; 2];
     const AHEAD: usize = 512;
     const AHEAD_OF_TILE: usize = 4096;
-    #[inline(always)]
-    unsafe fn zero() -> [__m256i; 2] {
-        // SAFETY: the caller's promise, here and below.
-        unsafe { [_mm256_setzero_si256(); 2] }
-    }
-    #[inline(always)]
-    unsafe fn add(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
-        // SAFETY: see `zero`.
-        unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
-    }
-    #[inline(always)]
-    unsafe fn float(sums: [__m256i; 2]) -> [__m256; 2] {
-        // SAFETY: see `zero`.
-        unsafe { [_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])] }
-    }
-    #[inline(always)]
-    unsafe fn scales(at: *const u8) -> [__m256; 2] {
-        // SAFETY: see `zero`.
-        unsafe { scales(at) }
-    }
-    #[inline(always)]
-    unsafe fn halves(at: *const u8) -> ([__m256i; 2], [__m256i; 2]) {
-        // SAFETY: see `zero`.
-        unsafe { halves(at) }
-    }
-    #[inline(always)]
-    unsafe fn narrow_zero() -> [__m256i; 2] {
-        // SAFETY: see `zero`.
-        unsafe { Self::zero() }
-    }
     #[inline(always)]
     unsafe fn open(_total: [__m256i; 2], _offset: *const i32) -> [__m256i; 2] {
         // SAFETY: see `zero`.
@@ -141,16 +159,6 @@ impl Ints for Ints2 {
             let wide = |sums, total| _mm256_add_epi32(_mm256_add_epi32(_mm256_madd_epi16(sums, ones), offset), total);
             [wide(sums[0], total[0]), wide(sums[1], total[1])]
         }
-    }
-    #[inline(always)]
-    unsafe fn start(x: i32) -> [__m256i; 2] {
-        // SAFETY: see `zero`.
-        unsafe { [_mm256_set1_epi32(x); 2] }
-    }
-    #[inline(always)]
-    unsafe fn sixes(low: *const u8, high: *const u8, odd: bool) -> ([__m256i; 2], [__m256i; 2]) {
-        // SAFETY: see `zero`.
-        unsafe { sixes(low, high, odd) }
     }
     /// Two products of 6 bits fit 16 bits: 4 * 63 * 127 < 2^15.
     #[inline(always)]

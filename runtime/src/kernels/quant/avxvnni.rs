@@ -1,6 +1,6 @@
 //! AVX-VNNI: `vpdpbusd` on ymm registers, in its VEX form.
 
-use super::avx2::{halves, in_order, line, scales, sixes, splat};
+use super::avx2::{common, halves, in_order, line, scales, sixes, splat};
 use super::dot::{ByRow, Eight, Four, Six, by_4};
 use super::ints::Ints;
 use super::peak;
@@ -22,41 +22,8 @@ unsafe fn dot<const M: usize>(sums: [__m256i; 2], w: [__m256i; 2], x: *const u8)
 }
 
 impl Ints for Vnni256 {
-    type L = Avx2;
-    type Four = [__m256i; 2];
+    common!();
     type Eight = [__m256i; 2];
-    type Narrow = [__m256i; 2];
-    type Wide = [__m256i; 2];
-    #[inline(always)]
-    unsafe fn zero() -> [__m256i; 2] {
-        // SAFETY: the caller's promise, here and below.
-        unsafe { [_mm256_setzero_si256(); 2] }
-    }
-    #[inline(always)]
-    unsafe fn add(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
-        // SAFETY: see `zero`.
-        unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
-    }
-    #[inline(always)]
-    unsafe fn float(sums: [__m256i; 2]) -> [__m256; 2] {
-        // SAFETY: see `zero`.
-        unsafe { [_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])] }
-    }
-    #[inline(always)]
-    unsafe fn scales(at: *const u8) -> [__m256; 2] {
-        // SAFETY: see `zero`.
-        unsafe { scales(at) }
-    }
-    #[inline(always)]
-    unsafe fn halves(at: *const u8) -> ([__m256i; 2], [__m256i; 2]) {
-        // SAFETY: see `zero`.
-        unsafe { halves(at) }
-    }
-    #[inline(always)]
-    unsafe fn narrow_zero() -> [__m256i; 2] {
-        // SAFETY: see `zero`.
-        unsafe { Self::zero() }
-    }
     #[inline(always)]
     unsafe fn open(total: [__m256i; 2], offset: *const i32) -> [__m256i; 2] {
         // SAFETY: see `zero`.
@@ -75,16 +42,6 @@ impl Ints for Vnni256 {
     #[inline(always)]
     unsafe fn close(_total: [__m256i; 2], _offset: *const i32, sums: [__m256i; 2]) -> [__m256i; 2] {
         sums
-    }
-    #[inline(always)]
-    unsafe fn start(x: i32) -> [__m256i; 2] {
-        // SAFETY: see `zero`.
-        unsafe { [_mm256_set1_epi32(x); 2] }
-    }
-    #[inline(always)]
-    unsafe fn sixes(low: *const u8, high: *const u8, odd: bool) -> ([__m256i; 2], [__m256i; 2]) {
-        // SAFETY: see `zero`.
-        unsafe { sixes(low, high, odd) }
     }
     #[inline(always)]
     unsafe fn add_sixes<const M: usize>(sums: [__m256i; 2], w: ([__m256i; 2], [__m256i; 2]), x: *const u8) -> [__m256i; 2] {

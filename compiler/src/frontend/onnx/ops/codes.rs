@@ -78,9 +78,6 @@ pub(super) fn dequantize(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>)
 /// Nearest codes of a type, kept within it.
 fn coded(m: &mut Make<'_>, x: Operand, zero: Option<Operand>, to: DType, saturate: i64) -> Result<Operand> {
     let Some((low, high)) = to.range() else {
-        if zero.is_some_and(|_| false) {
-            return Ok(x);
-        }
         return m.op(T::Cast, &[x], &[("to", Attr::Word(to.name().to_owned())), ("saturate", Attr::Int(saturate))]);
     };
     let mut value = m.un(T::Round, x)?;
