@@ -1,6 +1,7 @@
 //! The compiler as one function, read from top to bottom: [`compile`]. Each step is a module of its own; only the order is here.
 
 use crate::auto::{self, Auto, Budget, Chosen};
+use crate::caches;
 use crate::calibrate::{self, Calibrated, Text};
 use crate::check;
 pub use crate::check::Check;
@@ -20,7 +21,7 @@ use llamac_passes::pipeline::{self, PRECISIONS, Precision, Report};
 use llamac_passes::variants::{self, Formats};
 use llamac_runtime::abi::ABI_VERSION;
 use llamac_runtime::artifact::check::CheckVectors;
-use llamac_runtime::artifact::meta::{Meta, ModelMeta, TargetMeta};
+use llamac_runtime::artifact::meta::{Meta, ModelMeta, PlanMeta, TargetMeta};
 use llamac_runtime::artifact::{ArtifactWriter, SectionKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -275,7 +276,7 @@ impl Planned {
                 parameters: model.parameters(),
                 quant: self.precision.name.to_owned(),
             },
-            plan: self.program.plan_meta(),
+            plan: PlanMeta { caches: caches::caches(&self.imported, &self.module, &self.program), ..self.program.plan_meta() },
             kernels: code.map(|c| c.kernels.clone()).unwrap_or_default(),
             schedule: self.program.schedule.clone(),
             entry: code.map_or(0, |c| c.entry),

@@ -2,6 +2,7 @@
 
 pub mod auto;
 pub mod bare;
+mod caches;
 pub mod calibrate;
 mod check;
 mod check_passes;

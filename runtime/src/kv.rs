@@ -142,6 +142,23 @@ impl KvCache {
         u64::from(g.tables[slot * g.stride + place / PAGE_TOKENS]) * g.page_bytes as u64
     }
 
+    /// First position of a sequence whose keys and values are still there in a group: that of its last chunk.
+    pub(crate) fn kept_from(&self, group: usize, slot: usize) -> usize {
+        self.groups.get(group).map_or(0, |g| g.chunk * g.held.get(slot).copied().unwrap_or(0))
+    }
+
+    /// Positions of a ring of a group; 0: every position has a place of its own.
+    pub(crate) fn chunk(&self, group: usize) -> usize {
+        self.groups.get(group).map_or(0, |g| g.chunk)
+    }
+
+    /// The page of a group that holds a position of a sequence, which has it, and the token's number in the page.
+    pub(crate) fn place(&self, group: usize, slot: usize, position: usize) -> (*mut u8, usize) {
+        let chunk = self.groups[group].chunk;
+        let place = if chunk == 0 { position } else { position % chunk };
+        (self.groups[group].pool.as_ptr().wrapping_add(self.page_offset(group, slot, position) as usize), place % PAGE_TOKENS)
+    }
+
     /// What a step reads: pools and tables. Groups that the model does not have are empty.
     pub(crate) fn step_groups(&self) -> [KvGroup; KV_GROUPS] {
         std::array::from_fn(|i| match self.groups.get(i) {

@@ -1,8 +1,10 @@
 //! The engine: runs compiled steps over ragged batches. It owns what a step needs (code, weights, arena, cache, threads) and knows no
 //! text and no sampling.
 
+mod cache;
 mod error;
 
+pub use cache::{KvLayer, KvRows};
 pub use error::EngineError;
 
 use crate::abi::{ABI_SKIPS, Barrier, Kernel, SCRATCH_BYTES, SKIPPED, ScheduleEntry, StepContext, StepFn, Work};

@@ -150,6 +150,7 @@ impl Program {
                 .map(|b| BufferMeta { name: b.name.clone(), offset: b.offset, bytes: b.bytes(&self.limits) })
                 .collect(),
             kv: self.kv.clone(),
+            caches: Vec::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::error::ArtifactError;
 use super::layout::{Layout, SectionKind};
-use super::meta::{KvMeta, Meta};
+use super::meta::{CacheMeta, KvMeta, Meta};
 use crate::abi::{KV_GROUPS, PAGE_TOKENS};
 use crate::format::KvFormat;
 
@@ -42,6 +42,12 @@ pub fn check_meta(meta: &Meta, layout: &Layout) -> Result<(), ArtifactError> {
     for (i, call) in meta.schedule.iter().enumerate() {
         require(call.weights <= weights, || format!("call {i} has its weights at {}, of {weights}", call.weights))?;
         require(call.kv <= page, || format!("call {i} has its KV at {} in a page of {page}", call.kv))?;
+    }
+    let calls = meta.schedule.len();
+    require(plan.caches.is_empty() || plan.caches.len() == calls, || format!("caches of {} layers, of {calls}", plan.caches.len()))?;
+    for (layer, cache) in plan.caches.iter().enumerate() {
+        let group = plan.kv.get(cache.group).ok_or_else(|| corrupt(format!("layer {layer} has its cache in group {}", cache.group)))?;
+        check_cache(cache, group).map_err(|detail| corrupt(format!("the cache of layer {layer} {detail}")))?;
     }
     let generation = &meta.generation;
     for id in generation.eos.iter().chain(&generation.bos) {
@@ -87,10 +93,39 @@ fn check_kv(kv: &KvMeta, max_context: usize, max_batch: usize) -> Result<(), Art
     require(pool.is_some(), || format!("a KV cache for {max_batch} sequences of {max_context} tokens does not fit any machine"))
 }
 
+/// The group has been checked.
+fn check_cache(cache: &CacheMeta, group: &KvMeta) -> Result<(), String> {
+    let format = KvFormat::from_name(&group.format).ok_or("has no format")?;
+    let bytes = format.layer_bytes(group.kv_heads, group.head_dim) as u64;
+    let end = cache.offset.checked_add(bytes).filter(|end| *end <= group.page_bytes);
+    if end.is_none() || !cache.offset.is_multiple_of(64) {
+        return Err(format!("has {bytes} bytes at {} of a page of {}", cache.offset, group.page_bytes));
+    }
+    if !(1..=group.head_dim).contains(&cache.head_dim) || cache.paired && !cache.head_dim.is_multiple_of(2) {
+        return Err(format!("has heads of {} in {}", cache.head_dim, group.head_dim));
+    }
+    Ok(())
+}
+
 fn require(holds: bool, detail: impl FnOnce() -> String) -> Result<(), ArtifactError> {
     if holds { Ok(()) } else { Err(corrupt(detail())) }
 }
 
 fn corrupt(detail: String) -> ArtifactError {
     ArtifactError::Corrupt { section: "meta".to_owned(), detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_outside_its_page_is_refused() {
+        // Two layers of two heads of 16: 2 * 2 * 64 * 16 * 4 bytes each.
+        let group = KvMeta { layers: 2, format: "f32".to_owned(), kv_heads: 2, head_dim: 16, page_bytes: 32768, chunk: 0 };
+        let cache = |offset, head_dim, paired| check_cache(&CacheMeta { group: 0, offset, head_dim, paired }, &group).is_ok();
+        assert!(cache(0, 16, true) && cache(16384, 13, false));
+        assert!(!cache(16384 + 64, 16, true) && !cache(8, 16, true) && !cache(u64::MAX - 63, 16, true));
+        assert!(!cache(0, 17, false) && !cache(0, 0, false) && !cache(0, 13, true));
+    }
 }

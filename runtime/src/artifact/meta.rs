@@ -82,6 +82,22 @@ pub struct PlanMeta {
     pub buffers: Vec<BufferMeta>,
     /// KV groups.
     pub kv: Vec<KvMeta>,
+    /// Where each layer's keys and values are, by layer; empty: not known (artifacts of 0.1 before the field was there).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub caches: Vec<CacheMeta>,
+}
+
+/// Where the keys and values of a layer are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheMeta {
+    /// Index of its [`KvMeta`].
+    pub group: usize,
+    /// Byte offset in a page of the group: keys of all heads, then values of all heads.
+    pub offset: u64,
+    /// Size of a head of the model; [`KvMeta::head_dim`] is the padded one.
+    pub head_dim: usize,
+    /// Whether elements `i` and `i + head_dim / 2` of a key of the model stand side by side: rotation is compiled that way.
+    pub paired: bool,
 }
 
 /// A buffer of the arena.

@@ -71,6 +71,35 @@ pub enum EngineError {
         /// Its slot.
         slot: usize,
     },
+    /// The artifact does not say where its layers have their keys and values: it was written before artifacts did.
+    NoCaches,
+    /// A layer that the model does not have.
+    BadLayer {
+        /// The layer.
+        layer: usize,
+        /// Number of layers.
+        layers: usize,
+    },
+    /// Keys or values of another number than the positions ask for.
+    BadRows {
+        /// The layer.
+        layer: usize,
+        /// Numbers given.
+        found: usize,
+        /// KV heads x positions x size of a head.
+        expected: usize,
+    },
+    /// Positions whose keys and values are not, or no longer, in the cache.
+    NotCached {
+        /// The sequence.
+        slot: usize,
+        /// The layer.
+        layer: usize,
+        /// Positions that were asked for.
+        asked: (usize, usize),
+        /// Positions that are there.
+        kept: (usize, usize),
+    },
     /// Every slot is taken.
     NoFreeSlot {
         /// Number of slots.
@@ -90,6 +119,8 @@ impl EngineError {
             EngineError::ContextFull { .. } => "context-full",
             EngineError::BadToken { .. } => "bad-token",
             EngineError::BadSlot { .. } | EngineError::NoTokens { .. } => "bad-batch",
+            EngineError::NoCaches => "too-old",
+            EngineError::BadLayer { .. } | EngineError::BadRows { .. } | EngineError::NotCached { .. } => "bad-cache",
             EngineError::NoFreeSlot { .. } => "batch-full",
         }
     }
@@ -104,10 +135,15 @@ impl EngineError {
                 "choose a number in this range".to_owned()
             }
             EngineError::BadOption { what, .. } => format!("compile again with a larger --{}", what.replace('_', "-")),
-            EngineError::TooOld { .. } => "compile the model again".to_owned(),
+            EngineError::TooOld { .. } | EngineError::NoCaches => "compile the model again".to_owned(),
             EngineError::ContextFull { .. } => "shorten the text, or compile with a larger --max-context".to_owned(),
             EngineError::BadToken { .. } => "use the tokenizer of this artifact".to_owned(),
-            EngineError::BadSlot { .. } | EngineError::NoTokens { .. } => "this is a mistake in the calling program".to_owned(),
+            EngineError::NotCached { .. } => {
+                "layers with an attention chunk keep the positions of the last chunk: ask for those that `kv_kept` names".to_owned()
+            }
+            EngineError::BadSlot { .. } | EngineError::NoTokens { .. } | EngineError::BadLayer { .. } | EngineError::BadRows { .. } => {
+                "this is a mistake in the calling program".to_owned()
+            }
             EngineError::NoFreeSlot { .. } => "end a sequence first, or compile with a larger --max-batch".to_owned(),
         }
     }
@@ -132,6 +168,18 @@ impl fmt::Display for EngineError {
             EngineError::BadToken { token, vocab } => write!(f, "token {token} in a vocabulary of {vocab}"),
             EngineError::BadSlot { slot, slots } => write!(f, "slot {slot} is used twice, or not one of {slots}"),
             EngineError::NoTokens { slot } => write!(f, "no tokens for slot {slot}"),
+            EngineError::NoCaches => f.write_str("the artifact does not say where its layers have their keys and values"),
+            EngineError::BadLayer { layer, layers } => write!(f, "layer {layer} of a model of {layers}"),
+            EngineError::BadRows { layer, found, expected } => {
+                write!(
+                    f,
+                    "{found} numbers for the keys or values of layer {layer}, expected {expected}: heads x positions x size of a head"
+                )
+            }
+            EngineError::NotCached { slot, layer, asked, kept } => {
+                let ((from, to), (first, end)) = (asked, kept);
+                write!(f, "positions {from}..{to} of sequence {slot} in layer {layer}: its cache has {first}..{end}")
+            }
             EngineError::NoFreeSlot { slots } => write!(f, "all {slots} sequence slots are taken"),
         }
     }

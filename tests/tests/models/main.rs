@@ -2,6 +2,7 @@
 //! module says what it tests.
 
 mod accuracy;
+mod cache;
 mod check_vectors;
 mod expert_names;
 mod llama4;
