@@ -41,6 +41,7 @@ pub fn compile(module: &Module, source: &dyn Source, out: &Path, target: &str) -
         schedule: program.schedule.clone(),
         entry: code.entry,
         generation: GenerationMeta::default(),
+        signature: None,
     };
     let mut writer = ArtifactWriter::create(out).map_err(|e| unwritable(&e))?;
     let meta = serde_json::to_vec(&meta).map_err(|e| Diag::new("internal", "no metadata could be made").found(e))?;

@@ -281,6 +281,7 @@ impl Planned {
             schedule: self.program.schedule.clone(),
             entry: code.map_or(0, |c| c.entry),
             generation: model.generation.clone(),
+            signature: Some(model.signature()),
         }
     }
 }

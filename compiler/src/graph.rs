@@ -1,16 +1,19 @@
 //! Graphs that are no decoder: an artifact with the graph in it, and running it on tensors. It is interpreted by the reference evaluator; no code is
 //! made. Reading and importing the graph is in `frontend::onnx`.
 
+use crate::decoder;
 use crate::diag::{Diag, Result, Warning};
 use crate::frontend::onnx::eager::{self, Value};
 use crate::frontend::onnx::{import, self_contained};
 use crate::pack::unwritable;
 use llamac_ir::dtype::DType;
+use llamac_runtime::artifact::layout::MAGIC;
 use llamac_runtime::artifact::reader::find_section;
-use llamac_runtime::artifact::{ArtifactWriter, SectionKind};
+use llamac_runtime::artifact::{Artifact, ArtifactError, ArtifactWriter, OpenOptions, SectionKind};
 use safetensors::{Dtype, SafeTensors};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 
 /// What storing a graph did.
@@ -51,11 +54,18 @@ pub fn store(file: &Path, out: &Path) -> Result<Stored> {
 /// # Errors
 /// A file that cannot be read or written, tensors that the graph does not take, something that is not compiled.
 pub fn infer(file: &Path, input: &Path, output: &Path) -> Result<Vec<String>> {
-    let given = read(file, input)?;
-    let results = eager::run(file, &given)?;
+    let results = if is_compiled(file) { decoder::infer(file, input)? } else { eager::run(file, &read(file, input)?)? };
     let shown = results.iter().map(|(name, v)| format!("`{name}`: {}{:?}", v.dtype, v.tensor.shape())).collect();
     write(output, &results)?;
     Ok(shown)
+}
+
+/// Whether a file is an artifact with machine code.
+fn is_compiled(file: &Path) -> bool {
+    let mut start = [0; MAGIC.len()];
+    let artifact = std::fs::File::open(file).and_then(|mut f| f.read_exact(&mut start)).is_ok() && start == MAGIC;
+    // What is damaged is said by whoever opens it.
+    artifact && !matches!(Artifact::open(file, &OpenOptions::default()), Err(ArtifactError::Missing { .. }))
 }
 
 /// What is in an artifact of a graph, for people; `None` if the artifact has no graph.
@@ -79,7 +89,7 @@ pub fn described(artifact: &Path) -> Result<Option<String>> {
 }
 
 /// How a file of tensors holds an element type. What safetensors has no type for takes a byte: small integers their value, small floats their code.
-fn stored_as(dtype: DType) -> Dtype {
+pub(crate) fn stored_as(dtype: DType) -> Dtype {
     match dtype {
         DType::F64 => Dtype::F64,
         DType::F32 => Dtype::F32,

@@ -9,6 +9,7 @@ mod check_passes;
 mod check_raising;
 pub mod cli;
 pub mod codegen;
+mod decoder;
 pub mod diag;
 pub mod driver;
 pub mod frontend;

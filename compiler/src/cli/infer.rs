@@ -6,18 +6,22 @@ use std::path::{Path, PathBuf};
 
 /// Run a graph on tensors, from safetensors to safetensors.
 ///
-/// MODEL is an artifact that `llamac compile` made of an ONNX graph that is no decoder, or an ONNX file itself. Tensors have the names, element
+/// MODEL is an artifact that `llamac compile` made, or an ONNX file itself. Tensors have the names, element
 /// types and shapes of the graph's inputs and outputs. Element types that safetensors lacks take a byte each: int4 and int2 in I8, uint4 and uint2 in
 /// U8, other small floats their code in U8.
 ///
-/// The graph is interpreted, op by op, in floats of 64 bits that are rounded to the type of each result: exact, not fast. An artifact of a decoder
-/// has no graph any more: `llamac logits` gives its numbers.
+/// An artifact of a decoder runs its compiled code: ids, mask, positions and past go in, logits and cache come out, under the names of the ONNX graph.
+/// (Of a checkpoint: input_ids, attention_mask, position_ids, past_key_values.L.key/value; all but the ids may be left out.) Each row of the batch is a
+/// sequence; columns that the mask calls padding are no part of it, and their logits and cache entries come out as zeros. What compiled code would
+/// compute otherwise (holes in a mask, other positions) is refused.
+///
+/// Other graphs, and ONNX files, are interpreted, op by op, in floats of 64 bits that are rounded to the type of each result: exact, not fast.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  llamac compile square.onnx -o square.llx && llamac infer square.llx --input in.safetensors --output out.safetensors"
 )]
 pub(super) struct InferArgs {
-    /// Artifact of a graph, or an ONNX model.
+    /// Artifact, or an ONNX model.
     #[arg(value_name = "MODEL", required_unless_present = "batch")]
     model: Option<PathBuf>,
     /// Safetensors file with a tensor for each input of the graph.

@@ -13,7 +13,7 @@ mod machine;
 mod opt;
 mod output;
 mod plan;
-mod run;
+pub(crate) mod run;
 mod targets;
 mod tensors;
 mod verify;

@@ -180,12 +180,12 @@ fn diag(failure: Failure) -> Diag {
 }
 
 /// An artifact that cannot be opened.
-pub(super) fn open_error(path: &Path, error: &ArtifactError) -> Diag {
+pub(crate) fn open_error(path: &Path, error: &ArtifactError) -> Diag {
     diag(Failure::artifact(path, error))
 }
 
 /// An artifact that cannot be run.
-pub(super) fn engine_error(path: &Path, error: &EngineError) -> Diag {
+pub(crate) fn engine_error(path: &Path, error: &EngineError) -> Diag {
     Diag::new(error.code(), error.to_string()).place(path.display()).help(error.help())
 }
 

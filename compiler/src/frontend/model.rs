@@ -9,12 +9,14 @@ use super::hf::tensors;
 use super::onnx::{self, OnnxModel};
 use super::safetensors::Checkpoint;
 use super::tokenizer::{self, TokenizerSections};
+use crate::decoder;
 use crate::diag::{Diag, Result, Warning};
 use crate::lower::Limits;
 use llamac_ir::dtype::DType;
 use llamac_ir::module::Module;
 use llamac_ir::recipe::Source;
 use llamac_runtime::artifact::meta::GenerationMeta;
+use llamac_runtime::artifact::signature::Signature;
 use std::path::{Path, PathBuf};
 
 /// A model that can be planned, and compiled if its weights are there.
@@ -114,6 +116,13 @@ impl Model {
     pub fn weights(&self) -> Option<&dyn Weights> {
         let checkpoint = self.checkpoint.as_ref().map(|c| c as &dyn Weights);
         checkpoint.or_else(|| self.onnx.as_ref().map(|m| &m.weights as &dyn Weights))
+    }
+
+    /// Tensors that the model takes and gives, by name.
+    pub fn signature(&self) -> Signature {
+        let config = &self.config;
+        let checkpoint = || decoder::of_checkpoint(config.layers, config.kv_heads, config.head_dim, config.vocab);
+        self.onnx.as_ref().map_or_else(checkpoint, |graph| graph.signature.clone())
     }
 
     /// Parameters, counted from the shapes.

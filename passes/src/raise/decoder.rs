@@ -4,6 +4,7 @@
 mod ops;
 
 use super::mask::Mask;
+use super::ports::{Noted, Ports};
 use super::view::{Symbols, View};
 use llamac_ir::build::FuncBuilder;
 use llamac_ir::dtype::DType;
@@ -44,7 +45,7 @@ impl From<&str> for Fail {
 
 /// A translated value.
 #[derive(Debug, Clone)]
-enum Made {
+pub(super) enum Made {
     /// Rows of the step.
     Rows(View),
     /// Past rows and these: what is in the cache after the step.
@@ -57,7 +58,7 @@ enum Made {
 ///
 /// # Errors
 /// The graph is no decoder, and where that shows.
-pub(super) fn decoder(func: &Func, source: &dyn Source) -> Result<Func, NoDecoder> {
+pub(super) fn decoder(func: &Func, source: &dyn Source) -> Result<(Func, Ports), NoDecoder> {
     let mut d = Decoder::new(func, source)?;
     for inst in &func.body {
         for (at, value) in inst.results.iter().enumerate() {
@@ -68,16 +69,17 @@ pub(super) fn decoder(func: &Func, source: &dyn Source) -> Result<Func, NoDecode
             d.made.insert(*value, made);
         }
     }
-    d.finish()
+    let ports = d.ports();
+    Ok((d.finish()?, ports))
 }
 
-struct Decoder<'a> {
-    func: &'a Func,
+pub(super) struct Decoder<'a> {
+    pub(super) func: &'a Func,
     source: &'a dyn Source,
     out: FuncBuilder,
-    symbols: Symbols,
-    ids: ValueId,
-    made: BTreeMap<ValueId, Made>,
+    pub(super) symbols: Symbols,
+    pub(super) ids: ValueId,
+    pub(super) made: BTreeMap<ValueId, Made>,
     /// Instruction that defines each value.
     defs: BTreeMap<ValueId, &'a Inst>,
     /// `pos` and `seq` of the step.
@@ -90,6 +92,7 @@ struct Decoder<'a> {
     tables: Vec<([Operand; 2], Result<Recipe, String>)>,
     /// Chunk lengths of masks.
     chunks: BTreeMap<ValueId, Result<usize, String>>,
+    pub(super) noted: Noted,
 }
 
 impl<'a> Decoder<'a> {
@@ -118,6 +121,7 @@ impl<'a> Decoder<'a> {
             angles: Vec::new(),
             tables: Vec::new(),
             chunks: BTreeMap::new(),
+            noted: Noted::default(),
         })
     }
 
@@ -210,8 +214,21 @@ impl<'a> Decoder<'a> {
         }
         let symbol = |d: &Dim| d.terms.first().map(|(s, _)| s.clone()).unwrap_or_default();
         let (batch, seq) = (symbol(&self.symbols.batch), symbol(&self.symbols.seq));
-        let found = Mask { func: self.func, mask, source: self.source, batch: &batch, seq: &seq, past }.chunk();
-        let found = found.map_err(|e| format!("the mask is not causal: {e}"));
+        let asked = Mask {
+            func: self.func,
+            mask,
+            source: self.source,
+            batch: &batch,
+            seq: &seq,
+            past,
+            positions: &self.noted.positions,
+            ids: self.ids,
+        };
+        let found = asked.chunk().map_err(|e| format!("the mask is not causal: {e}"));
+        if let Ok(chunk) = found {
+            let padding = asked.padding(chunk);
+            asked.tells().for_each(|p| *self.noted.masks.entry(p).or_insert(true) &= padding);
+        }
         self.chunks.insert(mask, found.clone());
         found
     }

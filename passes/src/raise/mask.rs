@@ -11,6 +11,9 @@ use std::collections::BTreeSet;
 /// Longest context that is searched for the edge of a chunk.
 const LONGEST: usize = 1 << 17;
 
+/// The same in graphs without a past, whose mask must be computed whole.
+pub const LONGEST_ALONE: usize = 1 << 11;
+
 /// Added to a score, this and anything below hides a key.
 const HIDES: f64 = -1e4;
 
@@ -21,7 +24,29 @@ pub(super) struct Mask<'a> {
     pub(super) source: &'a dyn Source,
     pub(super) batch: &'a str,
     pub(super) seq: &'a str,
+    /// Empty: the graph has no past.
     pub(super) past: &'a str,
+    /// Parameters that are positions.
+    pub(super) positions: &'a BTreeSet<ValueId>,
+    pub(super) ids: ValueId,
+}
+
+/// Sequences on which a mask is evaluated.
+#[derive(Clone, Copy)]
+struct Place {
+    batch: usize,
+    seq: usize,
+    past: usize,
+    /// Columns of the first sequence, from the left, that are padding.
+    padded: usize,
+}
+
+/// What is seen: for each sequence and head the rows of queries, for each query the keys.
+struct Seen {
+    keys: usize,
+    /// Rows of one sequence; all sequences are alike if there is one only.
+    rows: usize,
+    seen: Vec<bool>,
 }
 
 impl Mask<'_> {
@@ -33,8 +58,9 @@ impl Mask<'_> {
         let part = self.part();
         let mut chunk = 0;
         let mut past = 1;
-        while past < LONGEST && chunk == 0 {
-            let seen = self.seen(&part, 1, 1, past)?;
+        let longest = if self.past.is_empty() { LONGEST_ALONE } else { LONGEST };
+        while past < longest && chunk == 0 {
+            let seen = self.seen(&part, Place { batch: 1, seq: 1, past, padded: 0 })?.seen;
             chunk = seen.iter().position(|s| *s).ok_or_else(|| format!("the query at position {past} sees nothing"))?;
             past *= 2;
         }
@@ -42,7 +68,7 @@ impl Mask<'_> {
         let mut places = vec![(1, 1, 0), (2, 6, 0), (1, 1, 7), (2, 3, 4), (1, 33, 31)];
         places.extend(near(chunk.max(8)).into_iter().filter(|(_, s, _)| *s < 512));
         for (batch, seq, past) in places {
-            let seen = self.seen(&part, batch, seq, past)?;
+            let seen = self.seen(&part, Place { batch, seq, past, padded: 0 })?.seen;
             for (i, seen) in seen.iter().enumerate() {
                 let (query, key) = (past + i / (past + seq) % seq, i % (past + seq));
                 let first = query.checked_div(chunk).map_or(0, |n| n * chunk);
@@ -53,6 +79,38 @@ impl Mask<'_> {
             }
         }
         Ok(chunk)
+    }
+
+    /// Whether sequences that are padded on their left see what they would see without the padding: chunks begin behind it, too.
+    pub(super) fn padding(&self, chunk: usize) -> bool {
+        let part = self.part();
+        let mut places = vec![(6, 0, 2), (3, 4, 2), (3, 2, 4)];
+        if chunk > 0 && chunk < 256 {
+            places.extend([(chunk + 4, 0, 3), (2, chunk, 1)]);
+        }
+        let known = |e: &(usize, usize, usize)| !self.past.is_empty() || e.1 == 0;
+        places.into_iter().filter(known).all(|(seq, past, padded)| {
+            let Ok(found) = self.seen(&part, Place { batch: 2, seq, past, padded }) else { return false };
+            let heads = found.rows / seq;
+            (0..2 * heads * seq).all(|i| {
+                let (sequence, column) = (i / (heads * seq), past + i % seq);
+                let skipped = if sequence == 0 { padded } else { 0 };
+                let Some(query) = column.checked_sub(skipped) else { return true };
+                let first = query.checked_div(chunk).map_or(0, |n| n * chunk);
+                let row = found.seen.chunks_exact(found.keys).nth(i % (found.seen.len() / found.keys));
+                row.is_some_and(|row| {
+                    row.iter()
+                        .enumerate()
+                        .all(|(key, seen)| *seen == key.checked_sub(skipped).is_some_and(|k| (first..=query).contains(&k)))
+                })
+            })
+        })
+    }
+
+    /// Parameters that the mask reads and that are neither ids nor positions.
+    pub(super) fn tells(&self) -> impl Iterator<Item = ValueId> {
+        let params = self.part().params;
+        params.into_iter().skip(1).filter(|p| *p != self.ids && !self.positions.contains(p))
     }
 
     /// The graph cut down to what the mask reads.
@@ -75,8 +133,14 @@ impl Mask<'_> {
         part
     }
 
-    /// For each sequence, head, query and key whether it is seen.
-    fn seen(&self, part: &Func, batch: usize, seq: usize, past: usize) -> Result<Vec<bool>, String> {
+    /// What each query sees. Without a past the sequence is computed whole, and its last queries are taken.
+    fn seen(&self, part: &Func, place: Place) -> Result<Seen, String> {
+        let wanted = place.seq;
+        let place = match self.past {
+            "" => Place { seq: place.past + place.seq, past: 0, ..place },
+            _ => place,
+        };
+        let Place { batch, seq, past, padded } = place;
         let size = |symbol: &str| match symbol {
             s if s == self.batch => Some(batch),
             s if s == self.seq => Some(seq),
@@ -89,14 +153,20 @@ impl Mask<'_> {
             let info = &part.values[p.0 as usize];
             let shape: Option<Vec<usize>> = info.ty.shape.iter().map(|d: &Dim| d.eval(&size)).collect();
             let shape = shape.ok_or_else(|| format!("the size of %{} is not known", info.name))?;
-            let count: usize = shape.iter().product();
-            args.push(match info.ty.dtype {
-                // Position ids have the length of the new tokens, an attention mask that of all.
-                DType::I64 if shape.last() == Some(&seq) && past > 0 => {
-                    Tensor::i64(&shape, (0..count).map(|i| (past + i % seq) as i64).collect())
+            let (count, columns) = (shape.iter().product::<usize>(), shape.last().copied().unwrap_or(1).max(1));
+            // Position ids have the length of the new tokens, an attention mask that of all.
+            let position = self.positions.contains(p) || info.ty.dtype == DType::I64 && columns == seq && past > 0;
+            let one = |i: usize| {
+                let (sequence, column) = (i / columns, i % columns);
+                match (position, if sequence == 0 { padded } else { 0 }) {
+                    (true, skipped) => (past + column).saturating_sub(skipped) as i64,
+                    (false, skipped) => i64::from(column >= skipped),
                 }
-                DType::I64 | DType::Bool => Tensor::i64(&shape, vec![1; count]),
-                DType::I32 => Tensor::i32(&shape, vec![1; count]),
+            };
+            let values = (0..count).map(one);
+            args.push(match info.ty.dtype {
+                DType::I64 | DType::Bool => Tensor::i64(&shape, values.collect()),
+                DType::I32 => Tensor::i32(&shape, values.map(|x| x as i32).collect()),
                 _ => return Err(format!("it depends on %{}: {}", info.name, info.ty)),
             });
         }
@@ -108,14 +178,18 @@ impl Mask<'_> {
         if rank < 2 || mask.shape()[rank - 2..] != expected {
             return Err(format!("its shape is {:?}, expected {expected:?} at the end", mask.shape()));
         }
-        if dtype == DType::Bool {
-            return Ok(mask.as_i64().unwrap_or(&[]).iter().map(|b| *b != 0).collect());
-        }
         let one = |x: &f32| match f64::from(*x) {
             0.0 => Ok(true),
             x if x <= HIDES => Ok(false),
             x => Err(format!("it adds {x} to a score")),
         };
-        mask.as_f32().unwrap_or(&[]).iter().map(one).collect()
+        let all: Vec<bool> = match dtype {
+            DType::Bool => mask.as_i64().unwrap_or(&[]).iter().map(|b| *b != 0).collect(),
+            _ => mask.as_f32().unwrap_or(&[]).iter().map(one).collect::<Result<_, _>>()?,
+        };
+        let keys = past + seq;
+        let last = all.chunks_exact(seq * keys).flat_map(|one| &one[(seq - wanted) * keys..]).copied().collect();
+        let heads = if rank == 4 { mask.shape()[1] } else { 1 };
+        Ok(Seen { keys, rows: heads * wanted, seen: last })
     }
 }

@@ -6,10 +6,13 @@ mod decoder;
 pub(crate) mod find;
 mod mask;
 mod outline;
+mod ports;
 mod table;
 mod view;
 
 pub use decoder::NoDecoder;
+pub use mask::LONGEST_ALONE;
+pub use ports::{Port, Ports};
 
 use crate::pipeline::{Options, PipelineError, run_named, run_rules};
 use crate::report::Saturation;
@@ -28,6 +31,8 @@ pub struct Raised {
     pub aliases: BTreeMap<String, String>,
     /// Layers.
     pub layers: usize,
+    /// What the graph's inputs and outputs are.
+    pub ports: Ports,
     /// How the saturation by the rules ended.
     pub saturation: Saturation,
 }
@@ -79,11 +84,11 @@ pub fn raise(
     // From here on: norms, rotations, attention and gated units are single ops.
     let no_main = || RaiseError::NoLayers("the graph has no function `main`".to_owned());
     let main = module.func("main").ok_or_else(no_main)?;
-    let flat = decoder::decoder(main, source).map_err(RaiseError::NoDecoder)?;
+    let (flat, ports) = decoder::decoder(main, source).map_err(RaiseError::NoDecoder)?;
     let outlined = outline::outline(&flat).map_err(RaiseError::NoLayers)?;
     let module = Module { name: graph.name.clone(), stage: Stage::Imported, dims, funcs: outlined.funcs };
     observer("raise-decoder", &module);
-    Ok(Raised { module, aliases: outlined.aliases, layers: outlined.layers, saturation })
+    Ok(Raised { module, aliases: outlined.aliases, layers: outlined.layers, ports, saturation })
 }
 
 #[cfg(test)]

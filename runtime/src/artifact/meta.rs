@@ -1,5 +1,6 @@
 //! The metadata section: what the runtime must know beside code and weights, as JSON. Plain data; reading and checking are in `reader`.
 
+use super::signature::Signature;
 use crate::abi::ScheduleEntry;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,9 @@ pub struct Meta {
     pub entry: u64,
     /// Defaults for generation.
     pub generation: GenerationMeta,
+    /// Tensors that it takes and gives by name; not there in artifacts written before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
 }
 
 /// What the code runs on.

@@ -7,6 +7,7 @@ pub mod error;
 pub mod layout;
 pub mod meta;
 pub mod reader;
+pub mod signature;
 mod sized;
 pub mod target;
 pub mod temp;

@@ -75,6 +75,7 @@ fn meta() -> Meta {
         schedule: vec![],
         entry: 0,
         generation: GenerationMeta { bos: Some(BOS), eos: vec![EOS], ..GenerationMeta::default() },
+        signature: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod compiled;
 mod imported;
+mod inferred;
 mod interpreted;
 mod kept;
 mod past;

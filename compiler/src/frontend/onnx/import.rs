@@ -30,6 +30,8 @@ pub struct Graph {
     pub outputs: Vec<String>,
     /// Its tensors.
     pub weights: OnnxWeights,
+    /// Inputs from which attention takes the number of tokens of a sequence (`GroupQueryAttention`).
+    pub counted: BTreeSet<String>,
     /// Who wrote the file, for people.
     pub producer: String,
 }
@@ -57,7 +59,25 @@ pub fn import(path: &Path) -> Result<Graph> {
     let func = importer.f.finish(&results);
     let name = path.parent().and_then(Path::file_name).map_or_else(|| "model".to_owned(), |n| n.to_string_lossy().into_owned());
     let producer = [model.producer_name.as_str(), model.producer_version.as_str()].join(" ").trim().to_owned();
-    Ok(Graph { module: Module { name, stage: Stage::Graph, dims, funcs: vec![func] }, outputs, weights: importer.weights, producer })
+    Ok(Graph {
+        module: Module { name, stage: Stage::Graph, dims, funcs: vec![func] },
+        outputs,
+        weights: importer.weights,
+        counted: counted(graph),
+        producer,
+    })
+}
+
+/// Inputs on which the lengths depend that `GroupQueryAttention` is given. Shapes of tensors tell no lengths of sequences.
+fn counted(graph: &GraphProto) -> BTreeSet<String> {
+    let attention = graph.node.iter().filter(|n| n.op_type == "GroupQueryAttention");
+    let mut reached: BTreeSet<&str> = attention.flat_map(|n| [input(n, 5), input(n, 6)].into_iter().flatten()).collect();
+    for node in graph.node.iter().rev().filter(|n| n.op_type != "Shape") {
+        if node.output.iter().any(|o| reached.contains(o.as_str())) {
+            reached.extend(node.input.iter().map(String::as_str));
+        }
+    }
+    graph.input.iter().filter(|i| reached.contains(i.name.as_str())).map(|i| i.name.clone()).collect()
 }
 
 fn no_graph() -> Diag {

@@ -1,7 +1,8 @@
 //! An ONNX model as a model to compile: imported, raised, described by what its graph says. Files beside it are read if they are there:
 //! `config.json` and `genai_config.json` for the context and the ids that end a turn, tokenizer and chat template.
 
-use super::{Graph, OnnxWeights, bad, import};
+use super::{Graph, OnnxWeights, bad, eager, import};
+use crate::decoder;
 use crate::diag::{Diag, Result, Warning};
 use crate::frontend::hf::architecture::ONNX;
 use crate::frontend::hf::config::{LlamaConfig, parse_config};
@@ -14,6 +15,7 @@ use llamac_ir::op::OpKind;
 use llamac_passes::pipeline::Options;
 use llamac_passes::raise::{RaiseError, raise};
 use llamac_runtime::artifact::meta::GenerationMeta;
+use llamac_runtime::artifact::signature::Signature;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +26,8 @@ pub struct OnnxModel {
     pub module: Module,
     /// Tensors by the names that the decoder has for them.
     pub weights: OnnxWeights,
+    /// The graph's inputs and outputs.
+    pub signature: Signature,
     /// The graph's file.
     pub file: PathBuf,
 }
@@ -46,13 +50,14 @@ pub fn graph_file(path: &Path) -> Option<PathBuf> {
 /// # Errors
 /// The file cannot be read or has what is not compiled, or the graph is no decoder.
 pub fn raised(file: &Path, observer: &mut dyn FnMut(&str, &Module)) -> Result<OnnxModel> {
-    let Graph { module, weights, producer, .. } = import(file)?;
+    let Graph { module, weights, producer, counted, .. } = import(file)?;
     observer("import", &module);
     let dims = vec![("s".to_owned(), 1, 512), ("r".to_owned(), 0, 64)];
     let raised = raise(&module, &weights, dims, &Options::default(), observer).map_err(|e| refused(&e, file, &producer))?;
     let mut weights = weights;
     weights.set_aliases(raised.aliases);
-    Ok(OnnxModel { module: raised.module, weights, file: file.to_path_buf() })
+    let signature = decoder::of_graph(&eager::inputs(file)?, &eager::outputs(file)?.0, &raised.ports, &counted);
+    Ok(OnnxModel { module: raised.module, weights, signature, file: file.to_path_buf() })
 }
 
 fn refused(error: &RaiseError, file: &Path, producer: &str) -> Diag {

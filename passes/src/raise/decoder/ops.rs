@@ -303,32 +303,49 @@ impl Decoder<'_> {
         Ok(found?)
     }
 
-    /// Whether an operand is the position of each new token, of any element type.
-    pub(super) fn is_position(&self, operand: Operand) -> bool {
-        let Operand::Value(v) = operand else { return false };
+    /// Whether an operand is the position of each new token, of any element type; if so, the parameter that it is is noted.
+    pub(super) fn is_position(&mut self, operand: Operand) -> bool {
+        let found = self.position(operand);
+        self.noted.positions.extend(found.flatten());
+        found.is_some()
+    }
+
+    /// The parameter that gives the positions, if a parameter does.
+    fn position(&self, operand: Operand) -> Option<Option<ValueId>> {
+        let Operand::Value(v) = operand else { return None };
         let Some(inst) = self.def(operand) else {
             let shape = &self.func.values[v.0 as usize].ty.shape;
-            return v != self.ids && *shape == [self.symbols.batch.clone(), self.symbols.seq.clone()];
+            let fits = v != self.ids && *shape == [self.symbols.batch.clone(), self.symbols.seq.clone()];
+            return fits.then_some(Some(v));
         };
         let zero = |d: &Dim| *d == Dim::default();
         let from = |inst: &Inst, start: &dyn Fn(&Dim) -> bool| {
             start(&inst.dims("start")[0]) && inst.dims("len") == [self.symbols.seq.clone()] && inst.signed("step") == 1
         };
         match inst.op {
-            OpKind::Tensor(T::Reshape | T::Cast | T::Expand) => self.is_position(inst.operands[0]),
-            OpKind::Tensor(T::Range) => from(inst, &|d| self.is_past(d)),
-            OpKind::Tensor(T::Add) => [(0, 1), (1, 0)].into_iter().any(|(a, b)| {
-                let range = self.def_of(inst.operands[a], T::Range).is_some_and(|r| from(r, &zero));
-                let past = self.def_of(inst.operands[b], T::Values).is_some_and(|v| matches!(v.dims("values"), [d] if self.is_past(d)));
-                range && past
-            }),
-            _ => false,
+            OpKind::Tensor(T::Reshape | T::Cast | T::Expand) => self.position(inst.operands[0]),
+            OpKind::Tensor(T::Range) => from(inst, &|d| self.is_past(d)).then_some(None),
+            OpKind::Tensor(T::Add) => {
+                let either = [(0, 1), (1, 0)].into_iter().any(|(a, b)| {
+                    let range = self.def_of(inst.operands[a], T::Range).is_some_and(|r| from(r, &zero));
+                    let past = self.def_of(inst.operands[b], T::Values).is_some_and(|v| matches!(v.dims("values"), [d] if self.is_past(d)));
+                    range && past
+                });
+                either.then_some(None)
+            }
+            _ => None,
         }
     }
 
-    /// Whether a length is that of the past: a symbol that is neither batch nor sequence.
+    /// Whether the graph takes a past: floats come in.
+    fn has_past(&self) -> bool {
+        self.func.params.iter().any(|p| self.func.values[p.0 as usize].ty.dtype.info().real)
+    }
+
+    /// Whether a length is that of the past: a symbol that is neither batch nor sequence, or nothing in a graph that has no past.
     fn is_past(&self, dim: &Dim) -> bool {
-        dim.constant == 0 && matches!(dim.terms.as_slice(), [(_, 1)]) && *dim != self.symbols.batch && *dim != self.symbols.seq
+        *dim == Dim::default() && !self.has_past()
+            || dim.constant == 0 && matches!(dim.terms.as_slice(), [(_, 1)]) && *dim != self.symbols.batch && *dim != self.symbols.seq
     }
 
     /// `[past, new]` along the tokens.
@@ -343,6 +360,7 @@ impl Decoder<'_> {
         if !fits {
             return Err("a concatenation of something else than past and new keys or values".into());
         }
+        self.noted.pasts.extend(inst.results.iter().map(|all| (*all, past)));
         Ok(Made::Cached(view))
     }
 
@@ -352,23 +370,29 @@ impl Decoder<'_> {
             match o {
                 Operand::Value(v) => match d.made.get(&v) {
                     Some(Made::Cached(view)) => Ok(view.clone()),
+                    // A graph that has no past.
+                    Some(Made::Rows(view)) if !d.has_past() => Ok(view.clone()),
                     _ => Err("attention over keys or values that are not past and new".into()),
                 },
                 Operand::Weight(_) => Err("attention over a weight".into()),
             }
         };
         let (k, v) = (cached(self, inst.operands[1])?, cached(self, inst.operands[2])?);
+        if let (Operand::Value(k), Operand::Value(v)) = (inst.operands[1], inst.operands[2]) {
+            self.noted.caches.push([k, v]);
+        }
         let ((heads_q, head_dim), (kv_heads, k_dim)) = (heads(&q)?, heads(&k)?);
         if heads(&v)? != (kv_heads, k_dim) || k_dim != head_dim {
             return Err("keys, queries and values of heads of different sizes".into());
         }
-        if inst.signed("is_causal") != 0 {
+        let causal = inst.signed("is_causal") != 0;
+        if causal && (self.has_past() || inst.operands.len() > 3) {
             return Err("`is_causal` beside a cache: exporters and versions of the op mean different things".into());
         }
         // The length of the past is what keys have beside the new tokens.
         let all = self.func.ty(inst.operands[1]).shape[2].sub(&self.symbols.seq);
         let past = all.terms.first().map(|(s, _)| s.clone()).unwrap_or_default();
-        let chunk = self.chunk(inst.operands.get(3).copied(), &past)?;
+        let chunk = if causal { 0 } else { self.chunk(inst.operands.get(3).copied(), &past)? };
         let int = |n: usize| Attr::Int(n as i64);
         let (pos, seq) = (self.pos.into(), self.seq.into());
         self.out.effect(OpKind::KvWrite, &[k.value.into(), v.value.into(), pos, seq], &[("head_dim", int(head_dim))])?;

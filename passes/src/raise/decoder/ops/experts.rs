@@ -42,9 +42,12 @@ impl Decoder<'_> {
             let quotient = self.def_of(self.def_of(floor, T::Floor)?.operands[0], T::Div)?;
             let floor_scale = self.number(quotient.operands[1])?;
             let (pos, next) = self.beside(quotient.operands[0], T::Add)?;
-            (one == 1.0 && plus == 1.0 && next == 1.0 && self.is_position(pos)).then_some((floor_scale, attn_scale))
+            (one == 1.0 && plus == 1.0 && next == 1.0).then_some((floor_scale, attn_scale, pos))
         })();
-        let Some((floor_scale, attn_scale)) = found else { return Ok(None) };
+        let Some((floor_scale, attn_scale, pos)) = found else { return Ok(None) };
+        if !self.is_position(pos) {
+            return Ok(None);
+        }
         let attrs = [("floor_scale", Attr::float(floor_scale)), ("attn_scale", Attr::float(attn_scale))];
         self.out.op(OpKind::AttnTemperature, "temperature", &[self.pos.into()], &attrs).map(Some).map_err(Fail::from)
     }
