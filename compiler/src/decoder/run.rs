@@ -239,8 +239,7 @@ impl Batch {
                 for (slot, piece) in pieces {
                     let row = &self.rows[group[slot]];
                     let from = row.past.len() + piece.start;
-                    for layer in 0..layers {
-                        let shape = shapes[layer];
+                    for (layer, shape) in shapes.iter().enumerate() {
                         let mut read = [0, 1].map(|_| vec![0.0; shape.kv_heads * piece.len() * shape.head_dim]);
                         let [key, value] = &mut read;
                         engine.read_kv(slot, layer, from..from + piece.len(), key, value)?;
