@@ -9,6 +9,7 @@ pub mod format;
 pub mod kernels;
 pub mod kv;
 pub mod memory;
+pub mod pages;
 pub mod rng;
 pub mod roof;
 pub mod sampler;

@@ -6,7 +6,6 @@ mod clock;
 mod failure;
 mod interrupt;
 mod options;
-mod pages;
 mod report;
 mod stream;
 
@@ -15,6 +14,7 @@ pub use failure::Failure;
 pub use options::{DEFAULT_MAX_TOKENS, RunOptions, SamplingFlags, Source};
 
 use crate::artifact::{Artifact, OpenOptions};
+use crate::pages;
 use crate::roof;
 use crate::session::{self, Session, SessionError, Stats};
 use crate::step::Engine;

@@ -9,6 +9,7 @@ use super::output::{bytes, table};
 use crate::diag::{Diag, Result};
 use llamac_runtime::artifact::{Artifact, OpenOptions};
 use llamac_runtime::batch::{SeqInput, Want};
+use llamac_runtime::pages;
 use llamac_runtime::step::{Engine, EngineOptions};
 use model::{Case, Figures};
 use serde_json::json;
@@ -51,12 +52,14 @@ pub(super) struct BenchArgs {
     json: bool,
 }
 
-/// How long it took until steps could be run, and how long the first one took.
+/// How long it took until steps could be run, how long the first one took, and what it touched.
 #[derive(Debug, Clone, Copy)]
 struct Start {
     load: Load,
     ready_seconds: f64,
     first_step_seconds: f64,
+    /// Bytes of the mapped artifact that the first step, of one token, brought into the page tables; `None` where weights are copied.
+    touched_bytes: Option<u64>,
 }
 
 pub(super) fn main(args: &BenchArgs) -> Result<()> {
@@ -70,9 +73,13 @@ pub(super) fn main(args: &BenchArgs) -> Result<()> {
     let clock = Instant::now();
     let mut engine = Engine::new(&artifact, &options).map_err(|e| super::run::engine_error(path, &e))?;
     let ready_seconds = clock.elapsed().as_secs_f64();
+    let resident = || pages::mapped(path).map_or(0, |(resident, _)| resident);
+    let before = resident();
     let clock = Instant::now();
     engine.step(&[SeqInput { slot: 0, tokens: &[0], logits: Want::Last }]).map_err(|e| super::run::engine_error(path, &e))?;
-    let start = Start { load: args.load, ready_seconds, first_step_seconds: clock.elapsed().as_secs_f64() };
+    let first_step_seconds = clock.elapsed().as_secs_f64();
+    let touched_bytes = Some(resident().saturating_sub(before)).filter(|touched| *touched > 0 && matches!(args.load, Load::Mmap));
+    let start = Start { load: args.load, ready_seconds, first_step_seconds, touched_bytes };
     engine.truncate(0, 0);
     let (cases, skipped) = cases(args, &engine);
     skipped.iter().for_each(|why| eprintln!("{why}"));
@@ -127,7 +134,7 @@ fn to_text(artifact: &Artifact, engine: &Engine, start: &Start, roofs: &model::R
     let meta = artifact.meta();
     let mut text = format!(
         "{}, {} weights, {} threads; this machine reads {:.1} GB/s and multiplies {:.0} GFLOP/s in {}\n\
-        a token reads {} of {} weights, and its keys and values; weights by {:?}: ready in {:.1} ms, first step {:.1} ms\n\n",
+        a token reads {} of {} weights, and its keys and values{}; weights by {:?}: ready in {:.1} ms, first step {:.1} ms\n\n",
         meta.model.name,
         meta.model.quant,
         engine.threads(),
@@ -136,6 +143,7 @@ fn to_text(artifact: &Artifact, engine: &Engine, start: &Start, roofs: &model::R
         roofs.arithmetic,
         bytes(meta.plan.decode_bytes),
         bytes(meta.plan.weight_bytes),
+        start.touched_bytes.map_or_else(String::new, |b| format!(" (counted in page tables: {})", bytes(b))),
         start.load,
         start.ready_seconds * 1e3,
         start.first_step_seconds * 1e3
@@ -174,7 +182,8 @@ fn to_json(artifact: &Artifact, engine: &Engine, start: &Start, roofs: &model::R
         "model": artifact.meta().model.name, "quant": artifact.meta().model.quant, "threads": engine.threads(),
         "roofs": { "read_bytes_per_second": roofs.read, "flops": roofs.flops, "arithmetic": roofs.arithmetic },
         "decode_bytes": artifact.meta().plan.decode_bytes, "weight_bytes": artifact.meta().plan.weight_bytes,
-        "start": { "load": format!("{:?}", start.load), "ready_seconds": start.ready_seconds, "first_step_seconds": start.first_step_seconds },
+        "start": { "load": format!("{:?}", start.load), "ready_seconds": start.ready_seconds, "first_step_seconds": start.first_step_seconds,
+            "touched_bytes": start.touched_bytes },
         "cases": cases,
     })
 }

@@ -1,10 +1,11 @@
-//! How much of a mapped file the system maps in huge pages: where it is little, reading is slower than memory is. Linux only; elsewhere
-//! nothing is known.
+//! How much of a mapped file a process has touched, and how much of that the system maps in huge pages: where it is little, reading is slower
+//! than memory is. Linux only; elsewhere nothing is known.
 
 use std::path::Path;
 
-/// Bytes of mappings of a file that are in memory, and of these the ones in huge pages; `None` if the system does not tell.
-pub(super) fn mapped(path: &Path) -> Option<(u64, u64)> {
+/// Bytes of this process's mappings of a file that its page tables have, and of these the ones in huge pages; `None` if the system does not tell.
+/// A page gets there when it is first touched, with up to 15 neighbours that are in memory anyway.
+pub fn mapped(path: &Path) -> Option<(u64, u64)> {
     let full = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     count(&std::fs::read_to_string("/proc/self/smaps").ok()?, full.to_str()?)
 }
