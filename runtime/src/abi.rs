@@ -97,7 +97,7 @@ pub struct AttentionTile {
 }
 
 /// At most this many rows in an [`AttentionTile`].
-pub const ATTENTION_TILE_ROWS: usize = 4;
+pub const ATTENTION_TILE_ROWS: usize = 16;
 
 /// Pages of one group of layers.
 #[repr(C)]

@@ -216,15 +216,16 @@ mod tests {
         let meta = KvMeta { layers: 1, format: "f32".to_owned(), kv_heads: 1, head_dim: 16, page_bytes: 8192, chunk: 0 };
         let mut kv = KvCache::new(&[meta], 4, 200).expect("cache");
         kv.extend(2, 62);
-        let batch = [input(2, &[1, 2, 3, 4, 5, 6], Want::All), input(0, &[7, 8], Want::Last), input(3, &[9], Want::None)];
+        let ids: Vec<u32> = (0..18).collect();
+        let batch = [input(2, &ids, Want::All), input(0, &[7, 8], Want::Last), input(3, &[9], Want::None)];
         let mut rows = StepRows::default();
         rows.fill(&batch, &chunks(&batch, 100, 100, &kv)[0], &mut kv);
         let tile = |row, rows, slot, pos| AttentionTile { row, rows, slot, pos };
-        assert_eq!(rows.sets[0].tiles, [tile(0, 4, 2, 62), tile(4, 2, 2, 66), tile(6, 2, 0, 0), tile(8, 1, 3, 0)]);
-        assert_eq!(rows.sets[1].tiles, [tile(0, 4, 2, 62), tile(4, 2, 2, 66), tile(6, 1, 0, 1)]);
-        assert_eq!(rows.sets[1].index, [0, 1, 2, 3, 4, 5, 7]);
-        assert_eq!(rows.tokens, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(rows.sets[0].tiles, [tile(0, 16, 2, 62), tile(16, 2, 2, 78), tile(18, 2, 0, 0), tile(20, 1, 3, 0)]);
+        assert_eq!(rows.sets[1].tiles, [tile(0, 16, 2, 62), tile(16, 2, 2, 78), tile(18, 1, 0, 1)]);
+        assert_eq!((&rows.sets[1].index[..18], rows.sets[1].index[18]), (&ids[..], 19));
+        assert_eq!((&rows.tokens[..18], &rows.tokens[18..]), (&ids[..], &[7, 8, 9][..]));
         assert_eq!(rows.sets[0].page[0][..3], [0, 0, 8192]);
-        assert_eq!(kv.len(2), 68);
+        assert_eq!(kv.len(2), 80);
     }
 }

@@ -31,7 +31,11 @@ pub(super) fn attention(e: &mut Emit<'_, '_>, a: &Attention) -> Result<(), Codeg
     let (q, out) = (e.buffer(a.q.buffer), e.buffer(a.out));
     // An f32 result needs no tile.
     let direct = out.elem == Elem::F32;
-    debug_assert!(ATTENTION_TILE_ROWS as u64 * columns * 4 <= SCRATCH_BYTES as u64 / 2);
+    let most = SCRATCH_BYTES as u64 / 2 / (ATTENTION_TILE_ROWS as u64 * 4);
+    if columns > most {
+        let what = format!("attention with {group} query heads of {head_dim} for a key head: together they may have {most} columns");
+        return Err(e.kernels.missing(what));
+    }
 
     let args = e.arguments(size_of::<AttentionArgs>());
     let scratch = e.scratch();

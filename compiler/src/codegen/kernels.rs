@@ -79,7 +79,7 @@ impl<'p> Kernels<'p> {
         })
     }
 
-    fn missing(&self, what: String) -> CodegenError {
+    pub(super) fn missing(&self, what: String) -> CodegenError {
         CodegenError::NoKernel { what, target: self.target.name.clone() }
     }
 

@@ -122,7 +122,7 @@ fn to_codes(x: &mut [f32]) -> f32 {
 
 /// Head size, group, chunk, first position, rows: page borders inside and outside the tile, chunks shorter and longer than a page, more
 /// queries than the widest tile, more than fit the scratch.
-const CASES: [(usize, usize, usize, usize, usize); 12] = [
+const CASES: [(usize, usize, usize, usize, usize); 14] = [
     (16, 1, 0, 0, 1),
     (32, 3, 0, 0, 4),
     (64, 4, 0, 62, 4),
@@ -134,6 +134,8 @@ const CASES: [(usize, usize, usize, usize, usize); 12] = [
     (48, 2, 100, 198, 4),
     (64, 3, 64, 126, 4),
     (16, 1, 8, 1021, 4),
+    (64, 4, 0, 55, 16),
+    (32, 8, 100, 90, 16),
     (8192, 3, 0, 70, 4),
 ];
 
@@ -153,7 +155,7 @@ fn every_attention_kernel_is_accurate() {
         let bound = if name.contains("bf16_bf16") {
             2e-2
         } else if name.contains("i8_i16") {
-            1e-4
+            1.5e-4
         } else {
             3e-6
         };

@@ -46,9 +46,9 @@ impl Lanes for Avx2 {
         unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
     }
     #[inline(always)]
-    unsafe fn neg_mul_add(a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+    unsafe fn sub(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
         // SAFETY: see `splat`.
-        unsafe { [_mm256_fnmadd_ps(a[0], b[0], c[0]), _mm256_fnmadd_ps(a[1], b[1], c[1])] }
+        unsafe { [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])] }
     }
     #[inline(always)]
     unsafe fn max(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
@@ -170,9 +170,9 @@ kernels! {
     /// Up to 5 rows.
     dot_bf16_many = dot::converted_rows::<Bf16<Avx2>, Bf16ByF32<Avx2>, 3, 5>;
     /// f32 pages.
-    attention_f32 = flash::attention::<F32<Avx2>, 6, 2, 2>;
+    attention_f32 = flash::attention::<F32<Avx2>, 6, 6, 1>;
     /// bf16 pages, all arithmetic in f32.
-    attention_bf16 = flash::attention::<Bf16ByF32<Avx2>, 4, 4, 1>;
+    attention_bf16 = flash::attention::<Bf16ByF32<Avx2>, 5, 5, 1>;
     /// int8 pages, products in whole numbers.
     attention_i8 = flash::attention::<I8<Avx2>, 4, 4, 1>;
     /// The roof.

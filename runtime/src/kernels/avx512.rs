@@ -42,9 +42,9 @@ impl Lanes for Avx512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
-    unsafe fn neg_mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
+    unsafe fn sub(a: __m512, b: __m512) -> __m512 {
         // SAFETY: see `splat`.
-        unsafe { _mm512_fnmadd_ps(a, b, c) }
+        unsafe { _mm512_sub_ps(a, b) }
     }
     #[inline(always)]
     unsafe fn max(a: __m512, b: __m512) -> __m512 {

@@ -6,11 +6,11 @@
 //! What is computed for a query depends on its position and on the pages, which begin at multiples of 64: never on the other queries. A
 //! page that a query does not see is skipped for it; a hidden key in a page that it does see gets probability 0.
 
-use super::exp::exp;
+use super::exp::LOG2_E;
 use super::kept::Kept;
 use super::lanes::Lanes;
 use super::table::first_key;
-use super::tile::{self, F, Lines, Rows, for_rows};
+use super::tile::{self, Ahead, F, Lines, Rows, for_rows};
 use crate::abi::{AttentionArgs, PAGE_TOKENS, ROWS, SCRATCH_BYTES};
 use std::ops::Range;
 
@@ -28,11 +28,11 @@ struct Queries {
     p: *mut u8,
     /// Running sums of probabilities, 16 partial sums each.
     sum: *mut f32,
-    /// Running maxima.
+    /// Running maxima, [`Queries::padded`] of them, as of what follows.
     max: *mut f32,
     /// Factors on what was summed before the page at hand.
     shrink: *mut f32,
-    /// Factors on sums of products with keys.
+    /// Factors on sums of products with keys, where queries were rounded to whole numbers.
     scale: *mut f32,
     /// Factors on sums of products with the values of the page at hand.
     factor: *mut f32,
@@ -48,15 +48,16 @@ impl Queries {
     /// `scratch` has `SCRATCH_BYTES / 2` bytes.
     unsafe fn new<K: Kept>(a: &AttentionArgs, first: usize) -> Queries {
         let q_stride = a.head_dim as usize / K::ELEMENTS * K::X_BYTES;
-        let each = q_stride + P_STRIDE + LINE + 16;
-        let n = (SCRATCH_BYTES / 2 / each).clamp(1, (a.rows * a.group) as usize - first);
-        // SAFETY: the caller's promise; `each` counts the bytes of all arrays.
+        let each = q_stride + P_STRIDE + LINE + 4 * size_of::<f32>();
+        let room = SCRATCH_BYTES / 2 - 4 * ROWS * size_of::<f32>();
+        let n = (room / each).clamp(1, (a.rows * a.group) as usize - first);
+        // SAFETY: the caller's promise; `each` counts the bytes of all arrays but of what fills the last four up.
         unsafe {
             let q = a.scratch;
             let p = q.add(n * q_stride);
             let sum = p.add(n * P_STRIDE).cast::<f32>();
             let max = sum.add(n * ROWS);
-            let [shrink, scale, factor] = [1, 2, 3].map(|i| max.add(i * n));
+            let [shrink, scale, factor] = [1, 2, 3].map(|i| max.add(i * n.next_multiple_of(ROWS)));
             Queries { first, n, q, q_stride, p, sum, max, shrink, scale, factor }
         }
     }
@@ -100,7 +101,14 @@ pub(super) unsafe fn attention<K: Kept, const Q: usize, const M: usize, const C:
                 for i in low..high {
                     let from = first_key(pos(i), a.chunk).saturating_sub(keys.start) as usize;
                     let to = (pos(i) + 1 - keys.start).min(tokens as u64) as usize;
-                    probabilities::<K>(&queries, i, from..to, tokens, scales(v));
+                    hide(&queries, i, from..to, tokens);
+                }
+                maxima::<K>(&queries, low..high, tokens);
+                // Of whole pages, which most are, the number is known when this is compiled.
+                if tokens == PAGE_TOKENS {
+                    (low..high).for_each(|i| probabilities::<K>(&queries, i, PAGE_TOKENS, scales(v)));
+                } else {
+                    (low..high).for_each(|i| probabilities::<K>(&queries, i, tokens, scales(v)));
                 }
                 let next = if page < *pages.end() { *a.table.add(page as usize + 1) as usize * a.page_bytes as usize } else { 0 };
                 let next = a.kv.add(next + a.k_offset as usize);
@@ -139,7 +147,7 @@ unsafe fn begin<K: Kept>(a: &AttentionArgs, queries: &Queries) {
             let from = a.q.byte_add(row * a.q_stride as usize).add(head * a.head_dim as usize);
             let to = queries.q.add(i * queries.q_stride);
             let out = queries.out(a, i);
-            queries.scale.add(i).write(a.scale * K::put_query(from, to, a.head_dim as usize));
+            queries.scale.add(i).write(K::put_query(from, to, a.head_dim as usize, a.scale * LOG2_E));
             for block in 0..blocks {
                 K::L::store(out.add(block * ROWS), K::L::splat(0.0));
             }
@@ -149,12 +157,17 @@ unsafe fn begin<K: Kept>(a: &AttentionArgs, queries: &Queries) {
     }
 }
 
+/// Lines at `at` to ask for, if nobody has.
+fn first_asks<K: Kept>(at: *const u8, first: bool) -> Option<Ahead> {
+    Some(Ahead { at, step: if first { K::LINE } else { 0 } })
+}
+
 /// The size of parts of `n`, at most `max` each, none much smaller than the others: small tiles are slow.
 fn even_parts(n: usize, max: usize) -> usize {
     n.div_ceil(n.div_ceil(max))
 }
 
-/// Scores of some queries and the first `tokens` keys of a page, without the scale.
+/// Scores of some queries and the first `tokens` keys of a page, as exponents of 2.
 ///
 /// # Safety
 /// As for [`attention`].
@@ -175,15 +188,16 @@ unsafe fn scores<K: Kept, const Q: usize>(
             // SAFETY: the caller's promise.
             unsafe {
                 let at = block * count * K::LINE;
-                let lines = Lines { at: k.add(at), stride: K::LINE, column: 0, count, ahead: Some(v.wrapping_add(at)) };
-                let scales = scales.wrapping_add(block * ROWS);
+                let ahead = first_asks::<K>(v.wrapping_add(at), i == range.start);
+                let lines = Lines { at: k.add(at), stride: K::LINE, column: 0, count, ahead };
+                let (scales, factors) = (scales.wrapping_add(block * ROWS), queries.scale.add(i));
                 let x = Rows { at: queries.q.add(i * queries.q_stride), step: K::X_BYTES, stride: queries.q_stride };
                 let to = queries.p.add(i * P_STRIDE).cast::<f32>().add(block * ROWS);
                 macro_rules! up_to_q {
                     ($($n:literal)*) => {
                         match even.min(range.end - i) {
-                            $($n if $n < Q => score_tile::<K, $n>(lines, x, scales, to),)*
-                            _ => score_tile::<K, Q>(lines, x, scales, to),
+                            $($n if $n < Q => score_tile::<K, $n>(lines, x, scales, factors, to),)*
+                            _ => score_tile::<K, Q>(lines, x, scales, factors, to),
                         }
                     };
                 }
@@ -199,46 +213,71 @@ unsafe fn scores<K: Kept, const Q: usize>(
 /// # Safety
 /// As for [`attention`].
 #[inline(always)]
-unsafe fn score_tile<K: Kept, const M: usize>(lines: Lines, x: Rows, scales: *const f32, to: *mut f32) {
+unsafe fn score_tile<K: Kept, const M: usize>(lines: Lines, x: Rows, scales: *const f32, factors: *const f32, to: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[K::L::splat(0.0); 1]; M];
         tile::add::<K, M, 1>(&mut sums, lines, x);
-        for_rows!(M, t => { K::L::store(to.byte_add(t * P_STRIDE), K::scores(sums[t][0], scales)) });
+        for_rows!(M, t => { K::L::store(to.byte_add(t * P_STRIDE), K::scores(sums[t][0], scales, *factors.add(t))) });
     }
 }
 
-/// Turns the scores of query `i` into probabilities under the running maximum, in place; only tokens in `visible` have any. `v_scales` are
-/// the scales of the page's values.
+/// Scores that are not `visible` to query `i` become those of probability 0.
 ///
 /// # Safety
 /// As for [`attention`].
 #[inline(always)]
-unsafe fn probabilities<K: Kept>(queries: &Queries, i: usize, visible: Range<usize>, tokens: usize, v_scales: *const f32) {
+unsafe fn hide(queries: &Queries, i: usize, visible: Range<usize>, tokens: usize) {
+    // SAFETY: the caller's promise.
+    let scores = unsafe { std::slice::from_raw_parts_mut(queries.p.add(i * P_STRIDE).cast::<f32>(), tokens) };
+    scores[..visible.start].fill(f32::NEG_INFINITY);
+    scores[visible.end..].fill(f32::NEG_INFINITY);
+}
+
+/// Brings the running maxima of some queries up to date, and what shrinks by it. A loop of its own, so that exponentials wait for none of
+/// it, and those of 16 queries take one.
+///
+/// # Safety
+/// As for [`attention`].
+#[inline(always)]
+unsafe fn maxima<K: Kept>(queries: &Queries, range: Range<usize>, tokens: usize) {
+    // SAFETY: the caller's promise. The maxima before stand where the factors will, which has room for whole sixteens.
+    unsafe {
+        for i in range.clone() {
+            let p = queries.p.add(i * P_STRIDE).cast::<f32>();
+            let mut top = K::L::load(p);
+            for block in 1..tokens / ROWS {
+                top = K::L::max(top, K::L::load(p.add(block * ROWS)));
+            }
+            let old = *queries.max.add(i);
+            queries.shrink.add(i).write(old);
+            queries.max.add(i).write(old.max(K::L::max_lane(top)));
+        }
+        // From a multiple of 16 on; queries of no concern get factors that nobody reads.
+        for i in (range.start / ROWS * ROWS..range.end).step_by(ROWS) {
+            let shrink = queries.shrink.add(i);
+            K::L::store(shrink, K::L::exp2(K::L::sub(K::L::load(shrink), K::L::load(queries.max.add(i)))));
+        }
+    }
+}
+
+/// Turns the scores of query `i` into probabilities under the running maximum, in place. `v_scales` are the scales of the page's values.
+///
+/// # Safety
+/// As for [`attention`].
+#[inline(always)]
+unsafe fn probabilities<K: Kept>(queries: &Queries, i: usize, tokens: usize, v_scales: *const f32) {
     // SAFETY: the caller's promise. A probability takes no more bytes than a score, so line after line can be replaced.
     unsafe {
         let p = queries.p.add(i * P_STRIDE);
-        let scores = std::slice::from_raw_parts_mut(p.cast::<f32>(), tokens);
-        scores[..visible.start].fill(f32::NEG_INFINITY);
-        scores[visible.end..].fill(f32::NEG_INFINITY);
-        let scale = K::L::splat(*queries.scale.add(i));
-        let mut score = [K::L::splat(f32::NEG_INFINITY); PAGE_TOKENS / ROWS];
-        let mut top = score[0];
+        let max = K::L::splat(*queries.max.add(i));
+        let mut score = [K::L::splat(0.0); PAGE_TOKENS / ROWS];
         for (block, score) in score.iter_mut().enumerate().take(tokens / ROWS) {
-            *score = K::L::mul(K::L::load(p.cast::<f32>().add(block * ROWS)), scale);
-            top = K::L::max(top, *score);
-        }
-        let old = *queries.max.add(i);
-        let max = old.max(K::L::max_lane(top));
-        let shrink = exp(old - max);
-        for score in score.iter_mut().take(tokens / ROWS) {
-            *score = K::L::exp(K::L::add(*score, K::L::splat(-max)));
+            *score = K::L::exp2(K::L::sub(K::L::load(p.cast::<f32>().add(block * ROWS)), max));
         }
         let (sum, factor) = K::put_probabilities(p, score, tokens / ROWS, v_scales);
-        let before = K::L::mul(K::L::load(queries.sum.add(i * ROWS)), K::L::splat(shrink));
+        let before = K::L::mul(K::L::load(queries.sum.add(i * ROWS)), K::L::splat(*queries.shrink.add(i)));
         K::L::store(queries.sum.add(i * ROWS), K::L::add(before, sum));
-        queries.max.add(i).write(max);
-        queries.shrink.add(i).write(shrink);
         queries.factor.add(i).write(factor);
     }
 }
@@ -263,7 +302,7 @@ unsafe fn values<K: Kept, const M: usize, const C: usize>(
         stride: columns * K::LINE,
         column: K::LINE,
         count: tokens / K::ELEMENTS,
-        ahead: Some(next.wrapping_add(column * K::LINE * PAGE_TOKENS / K::ELEMENTS)),
+        ahead: first_asks::<K>(next.wrapping_add(column * K::LINE * PAGE_TOKENS / K::ELEMENTS), true),
     };
     for column in (0..whole).step_by(C) {
         // SAFETY: the caller's promise.
@@ -287,7 +326,7 @@ unsafe fn value_columns<K: Kept, const M: usize, const C: usize>(
     lines: Lines,
     column: usize,
 ) {
-    let mut i = range.start;
+    let (mut i, mut lines) = (range.start, lines);
     let even = even_parts(range.len(), M);
     while i < range.end {
         macro_rules! up_to_m {
@@ -300,6 +339,7 @@ unsafe fn value_columns<K: Kept, const M: usize, const C: usize>(
         }
         // SAFETY: the caller's promise.
         unsafe { up_to_m!(1 2 3 4 5) }
+        lines.ahead = first_asks::<K>(lines.at, false);
         i += even;
     }
 }

@@ -1,6 +1,6 @@
 //! The generic twins: every dot and attention kernel once more, in plain Rust, for every architecture and as the meaning of the others.
 
-use super::exp::exp;
+use super::exp::{LOG2_E, exp2};
 use super::table::first_key;
 use crate::abi::{AttentionArgs, DotArgs, PAGE_TOKENS, ROWS};
 use crate::format::KvFormat;
@@ -147,16 +147,16 @@ unsafe fn attention<F: Format>(a: &AttentionArgs) {
                 let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0);
                 for page in first / PAGE_TOKENS as u64..=pos / PAGE_TOKENS as u64 {
                     let base = a.kv.add(*a.table.add(page as usize) as usize * a.page_bytes as usize);
-                    let mut p = scores::<F>(base.add(a.k_offset as usize), q, head_dim, a.scale);
+                    let mut p = scores::<F>(base.add(a.k_offset as usize), q, head_dim, a.scale * LOG2_E);
                     for (t, p) in p.iter_mut().enumerate() {
                         if !(first..=pos).contains(&(page * PAGE_TOKENS as u64 + t as u64)) {
                             *p = f32::NEG_INFINITY;
                         }
                     }
                     let new_max = p.iter().fold(max, |m, &s| m.max(s));
-                    let shrink = exp(max - new_max);
+                    let shrink = exp2(max - new_max);
                     max = new_max;
-                    p.iter_mut().for_each(|p| *p = exp(*p - max));
+                    p.iter_mut().for_each(|p| *p = exp2(*p - max));
                     sum = sum * shrink + p.iter().sum::<f32>();
                     out.iter_mut().for_each(|o| *o *= shrink);
                     add_values::<F>(base.add(a.v_offset as usize), &p, out);

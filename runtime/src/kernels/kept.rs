@@ -24,18 +24,21 @@ pub(super) trait Kept: Mac {
         unsafe { Self::L::store(to.cast(), x) }
         x
     }
-    /// Takes a query of `head_dim` elements over; returns the factor on its sums.
+    /// Takes a query of `head_dim` elements times `scale` over; returns the factor that is left for its sums.
     #[inline(always)]
-    unsafe fn put_query(from: *const f32, to: *mut u8, head_dim: usize) -> f32 {
+    unsafe fn put_query(from: *const f32, to: *mut u8, head_dim: usize, scale: f32) -> f32 {
         for block in 0..head_dim / ROWS {
             // SAFETY: the caller's promise.
-            unsafe { Self::put_x(to.add(block * ROWS / Self::ELEMENTS * Self::X_BYTES), Self::L::load(from.add(block * ROWS))) };
+            unsafe {
+                let x = Self::L::mul(Self::L::load(from.add(block * ROWS)), Self::L::splat(scale));
+                Self::put_x(to.add(block * ROWS / Self::ELEMENTS * Self::X_BYTES), x);
+            }
         }
         1.0
     }
-    /// Scores of 16 tokens without the query's factor; `_scales` are theirs.
+    /// Scores of 16 tokens, whose scales are at `_scales`; `_factor` is what [`Kept::put_query`] gave.
     #[inline(always)]
-    unsafe fn scores(sum: F<Self>, _scales: *const f32) -> F<Self> {
+    unsafe fn scores(sum: F<Self>, _scales: *const f32, _factor: f32) -> F<Self> {
         sum
     }
     /// Writes the probabilities of the first `blocks * 16` tokens for the products with their values, whose scales are at `_scales`. Returns
@@ -103,7 +106,7 @@ impl<L: Whole> Mac for I8<L> {
 impl<L: Whole> Kept for I8<L> {
     const SCALE_BYTES: usize = 4;
     #[inline(always)]
-    unsafe fn put_query(from: *const f32, to: *mut u8, head_dim: usize) -> f32 {
+    unsafe fn put_query(from: *const f32, to: *mut u8, head_dim: usize, scale: f32) -> f32 {
         // So that the sum of `head_dim` products with codes of 127 at most stays below 2^31.
         let limit = MOST.min((i32::MAX / 127 / head_dim.max(1) as i32) as f32);
         // SAFETY: the caller's promise.
@@ -118,13 +121,13 @@ impl<L: Whole> Kept for I8<L> {
             for block in 0..head_dim / ROWS {
                 L::store_i16(to.add(block * ROWS * 2), L::mul(L::load(from.add(block * ROWS)), L::splat(steps)));
             }
-            most / limit
+            scale * (most / limit)
         }
     }
     #[inline(always)]
-    unsafe fn scores(sum: L::F, scales: *const f32) -> L::F {
+    unsafe fn scores(sum: L::F, scales: *const f32, factor: f32) -> L::F {
         // SAFETY: the caller's promise.
-        unsafe { L::mul(L::from_whole(sum), L::load(scales)) }
+        unsafe { L::mul(L::from_whole(sum), L::mul(L::load(scales), L::splat(factor))) }
     }
     #[inline(always)]
     unsafe fn put_probabilities(to: *mut u8, p: Page<Self>, blocks: usize, scales: *const f32) -> (L::F, f32) {

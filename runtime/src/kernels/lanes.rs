@@ -45,8 +45,8 @@ pub(super) trait Lanes {
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`, rounded once.
     unsafe fn mul_add(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// `c - a * b`, rounded once.
-    unsafe fn neg_mul_add(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a - b`.
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
     /// The greater.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
     /// 16 pairs of bf16: first of each pair, second of each pair.
@@ -64,17 +64,15 @@ pub(super) trait Lanes {
     /// The greatest of the 16.
     unsafe fn max_lane(x: Self::F) -> f32;
 
-    /// As [`exp::exp`] in every lane.
+    /// As [`exp::exp2`] in every lane, with products and sums rounded once.
     #[inline(always)]
-    unsafe fn exp(x: Self::F) -> Self::F {
+    unsafe fn exp2(x: Self::F) -> Self::F {
         // SAFETY: the caller's promise.
         unsafe {
-            let shifted = Self::mul_add(x, Self::splat(exp::LOG2_E), Self::splat(exp::ROUND));
-            let n = Self::add(shifted, Self::splat(-exp::ROUND));
-            let r = Self::neg_mul_add(n, Self::splat(exp::LN2_HIGH), x);
-            let r = Self::neg_mul_add(n, Self::splat(exp::LN2_LOW), r);
+            let shifted = Self::add(x, Self::splat(exp::ROUND));
+            let r = Self::sub(x, Self::sub(shifted, Self::splat(exp::ROUND)));
             let mut q = Self::splat(exp::POLY[4]);
-            for c in [exp::POLY[3], exp::POLY[2], exp::POLY[1], exp::POLY[0], 1.0, 1.0] {
+            for c in [exp::POLY[3], exp::POLY[2], exp::POLY[1], exp::POLY[0], 1.0] {
                 q = Self::mul_add(q, r, Self::splat(c));
             }
             Self::zero_where_less(Self::add_exponent(q, shifted), x, Self::splat(exp::LOWEST))

@@ -45,9 +45,9 @@ impl Lanes for Neon {
         unsafe { from_fn(|i| vfmaq_f32(c[i], a[i], b[i])) }
     }
     #[inline(always)]
-    unsafe fn neg_mul_add(a: [float32x4_t; 4], b: [float32x4_t; 4], c: [float32x4_t; 4]) -> [float32x4_t; 4] {
+    unsafe fn sub(a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
         // SAFETY: see `splat`.
-        unsafe { from_fn(|i| vfmsq_f32(c[i], a[i], b[i])) }
+        unsafe { from_fn(|i| vsubq_f32(a[i], b[i])) }
     }
     #[inline(always)]
     unsafe fn max(a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {

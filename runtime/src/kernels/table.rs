@@ -105,7 +105,7 @@ macro_rules! row {
 const ANY: usize = usize::MAX;
 /// Rows of a kernel that unpacks weights for all of them.
 pub(super) const PANEL: usize = 36;
-/// Rows of an attention kernel.
+/// Rows of an attention kernel. The names say 4, as many as there were when artifacts began to name them.
 const TILE: usize = ATTENTION_TILE_ROWS;
 
 /// Every kernel. Where rows of several instruction sets serve a target, the last are preferred.

@@ -18,8 +18,17 @@ pub(super) struct Lines {
     pub(super) column: usize,
     /// Lines of a column.
     pub(super) count: usize,
-    /// Lines that will be wanted soon, as many as there are in all columns, one after the other. Any address will do.
-    pub(super) ahead: Option<*const u8>,
+    /// Lines that will be wanted soon.
+    pub(super) ahead: Option<Ahead>,
+}
+
+/// Lines to ask for on the way, as many as there are in all columns.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    /// The first; any address will do.
+    pub(super) at: *const u8,
+    /// From one to the next, in bytes; 0 where they have been asked for: so there is one loop for both.
+    pub(super) step: usize,
 }
 
 /// Where the activations of a tile stand, in bytes.
@@ -62,7 +71,7 @@ pub(super) unsafe fn add<K: Mac, const M: usize, const C: usize>(sums: &mut [[F<
             let x_at = x.at.add(l * x.step);
             if let Some(ahead) = lines.ahead {
                 for c in 0..C {
-                    K::L::prefetch(ahead.wrapping_add((l * C + c) * K::LINE));
+                    K::L::prefetch(ahead.at.wrapping_add((l * C + c) * ahead.step));
                 }
             }
             let line: [K::Line; C] = std::array::from_fn(|c| K::line(at.add(c * lines.column)));
