@@ -17,7 +17,7 @@ const SLACK: u64 = 8 << 20;
 #[test]
 fn a_token_touches_the_chosen_experts_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
-    let scout = std::fs::read(repo("tests/fixtures/configs/llama-4-scout-17b-16e/config.json")).unwrap();
+    let scout = std::fs::read(repo::root().join("tests/fixtures/configs/llama-4-scout-17b-16e/config.json")).unwrap();
     let mut config: Value = serde_json::from_slice::<Value>(&scout).unwrap()["text_config"].take();
     let changes = [
         ("architectures", json!(["Llama4ForCausalLM"])),
