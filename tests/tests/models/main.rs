@@ -12,7 +12,6 @@ mod shapes;
 mod summaries;
 mod targets;
 mod text;
-mod touched;
 
 use llamac_tests::fixture::Fixture;
 use llamac_tests::model::{self, Runner};
