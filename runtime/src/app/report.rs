@@ -3,6 +3,7 @@
 
 use super::clock::Clock;
 use super::stream::Outcome;
+use crate::pages::Mapped;
 use crate::session::{End, Stats};
 use std::fmt::Write;
 
@@ -56,7 +57,7 @@ pub(super) fn start(clock: &Clock) -> String {
 const WORTH_COPYING: u64 = 256 << 20;
 
 /// How the artifact is mapped: bytes in memory, and of these in huge pages.
-pub(super) fn pages((resident, huge): (u64, u64)) -> String {
+pub(super) fn pages(Mapped { resident, huge, .. }: Mapped) -> String {
     let advice = if resident > WORTH_COPYING && huge * 2 < resident { "; --load huge may decode faster" } else { "" };
     format!("mapped from the artifact: {} MB, {} MB of it in huge pages{advice}", resident / 1_000_000, huge / 1_000_000)
 }

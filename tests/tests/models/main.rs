@@ -12,6 +12,8 @@ mod shapes;
 mod summaries;
 mod targets;
 mod text;
+#[cfg(target_os = "linux")]
+mod touched;
 
 use llamac_tests::fixture::Fixture;
 use llamac_tests::model::{self, Runner};

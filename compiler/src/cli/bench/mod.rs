@@ -52,14 +52,15 @@ pub(super) struct BenchArgs {
     json: bool,
 }
 
-/// How long it took until steps could be run, how long the first one took, and what it touched.
+/// How long it took until steps could be run, how long the first one took, and what a token reads.
 #[derive(Debug, Clone, Copy)]
 struct Start {
     load: Load,
     ready_seconds: f64,
     first_step_seconds: f64,
-    /// Bytes of the mapped artifact that the first step, of one token, brought into the page tables; `None` where weights are copied.
-    touched_bytes: Option<u64>,
+    /// Bytes of the mapped artifact that a step of one token reads, counted in whole pages by the processor's marks in the page tables; `None`
+    /// where weights are copied or the system has no such count.
+    accessed_bytes: Option<u64>,
 }
 
 pub(super) fn main(args: &BenchArgs) -> Result<()> {
@@ -73,14 +74,20 @@ pub(super) fn main(args: &BenchArgs) -> Result<()> {
     let clock = Instant::now();
     let mut engine = Engine::new(&artifact, &options).map_err(|e| super::run::engine_error(path, &e))?;
     let ready_seconds = clock.elapsed().as_secs_f64();
-    let resident = || pages::mapped(path).map_or(0, |(resident, _)| resident);
-    let before = resident();
     let clock = Instant::now();
-    engine.step(&[SeqInput { slot: 0, tokens: &[0], logits: Want::Last }]).map_err(|e| super::run::engine_error(path, &e))?;
+    let mut one_token = || {
+        let step = engine.step(&[SeqInput { slot: 0, tokens: &[0], logits: Want::Last }]).map(drop);
+        engine.truncate(0, 0);
+        step.map_err(|e| super::run::engine_error(path, &e))
+    };
+    one_token()?;
     let first_step_seconds = clock.elapsed().as_secs_f64();
-    let touched_bytes = Some(resident().saturating_sub(before)).filter(|touched| *touched > 0 && matches!(args.load, Load::Mmap));
-    let start = Start { load: args.load, ready_seconds, first_step_seconds, touched_bytes };
-    engine.truncate(0, 0);
+    let mut accessed_bytes = None;
+    if matches!(args.load, Load::Mmap) && pages::forget_accesses().is_ok() {
+        one_token()?;
+        accessed_bytes = pages::mapped(path).map(|m| m.accessed);
+    }
+    let start = Start { load: args.load, ready_seconds, first_step_seconds, accessed_bytes };
     let (cases, skipped) = cases(args, &engine);
     skipped.iter().for_each(|why| eprintln!("{why}"));
     if cases.is_empty() {
@@ -143,7 +150,7 @@ fn to_text(artifact: &Artifact, engine: &Engine, start: &Start, roofs: &model::R
         roofs.arithmetic,
         bytes(meta.plan.decode_bytes),
         bytes(meta.plan.weight_bytes),
-        start.touched_bytes.map_or_else(String::new, |b| format!(" (counted in page tables: {})", bytes(b))),
+        start.accessed_bytes.map_or_else(String::new, |b| format!(" (counted, in whole pages: {})", bytes(b))),
         start.load,
         start.ready_seconds * 1e3,
         start.first_step_seconds * 1e3
@@ -183,7 +190,7 @@ fn to_json(artifact: &Artifact, engine: &Engine, start: &Start, roofs: &model::R
         "roofs": { "read_bytes_per_second": roofs.read, "flops": roofs.flops, "arithmetic": roofs.arithmetic },
         "decode_bytes": artifact.meta().plan.decode_bytes, "weight_bytes": artifact.meta().plan.weight_bytes,
         "start": { "load": format!("{:?}", start.load), "ready_seconds": start.ready_seconds, "first_step_seconds": start.first_step_seconds,
-            "touched_bytes": start.touched_bytes },
+            "accessed_bytes": start.accessed_bytes },
         "cases": cases,
     })
 }
