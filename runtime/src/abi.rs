@@ -2,10 +2,14 @@
 //! constants. No behaviour is here. Everything is append-only: a field never moves, `ABI_VERSION` rises when one is added.
 
 /// Version of every structure in this file. An artifact records the one it was compiled for.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Since this version compiled code passes over calls whose function is [`SKIPPED`].
 pub const ABI_SKIPS: u32 = 3;
+
+/// Since this version the code takes tiles of [`ATTENTION_TILE_ROWS`] rows whatever the width of the queries, which it has checked; code of
+/// before gets tiles of [`OLD_TILE_ROWS`].
+pub const ABI_WIDE_TILES: u32 = 4;
 
 /// Number of no function: see [`ScheduleEntry::function`].
 pub const SKIPPED: u64 = u64::MAX;
@@ -62,6 +66,11 @@ pub struct StepContext {
     pub kv: [KvGroup; KV_GROUPS],
     /// What each thread's share of the running region has come to, `Work[threads]`. Since version 2.
     pub work: *const Work,
+    /// [`PARTS_BYTES`] for each thread, shared by all: what parts of keys have come to. Since version 4.
+    pub parts: *mut f32,
+    /// For the layers of each KV group: the most parts that the keys of a tile of a set are cut into, if threads are to share them, else 0.
+    /// Then every tile is of one row. Since version 4.
+    pub shared_parts: [[u64; KV_GROUPS]; ROW_SETS],
 }
 
 /// One set of rows that regions iterate over.
@@ -98,6 +107,22 @@ pub struct AttentionTile {
 
 /// At most this many rows in an [`AttentionTile`].
 pub const ATTENTION_TILE_ROWS: usize = 16;
+
+/// The same before [`ABI_WIDE_TILES`].
+pub const OLD_TILE_ROWS: usize = 4;
+
+/// At most this many parts of the keys of a query.
+pub const ATTENTION_PARTS: u64 = 16;
+
+/// Bytes per thread in [`StepContext::parts`].
+pub const PARTS_BYTES: usize = 256 * 1024;
+
+/// Tokens in a part of the keys of a query at a position, counted from the first key in the cache or the ring: a power of two from 512 on. The cut is at
+/// its multiples.
+pub const fn part_tokens(pos: u64) -> u64 {
+    let least = (pos / ATTENTION_PARTS + 1).next_power_of_two();
+    if least < 512 { 512 } else { least }
+}
 
 /// Pages of one group of layers.
 #[repr(C)]
@@ -196,7 +221,10 @@ pub struct AttentionArgs {
     /// Byte offset, inside a page, of this layer's V of this KV head.
     pub v_offset: u64,
     /// Rows of the tile.
-    pub rows: u64,
+    pub rows: u32,
+    /// 0: all keys of the rows. `i + 1`: those of part `i` of the one row; its result is followed by two numbers for each head of the group, the
+    /// exponent of 2 of the largest score and the sum of probabilities under it. Since version 4; before, `rows` had these bytes too.
+    pub part: u32,
     /// Position of the first row; row `r` sees keys `first_key(pos + r) ..= pos + r`.
     pub pos: u64,
     /// Query heads per KV head.
@@ -209,6 +237,24 @@ pub struct AttentionArgs {
     pub scratch: *mut u8,
     /// Factor on the scores.
     pub scale: f32,
+}
+
+/// Joins the parts of one row and KV head: `out[h] = sum_i w_i parts[i][h] / sum_i w_i` with the parts' weights, in their order.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionMergeArgs {
+    /// What attention has made of the parts: f32, `[parts][group * head_dim + 2 * group]`.
+    pub parts: *const f32,
+    /// Bytes from one part to the next.
+    pub part_stride: u64,
+    /// Position of the row, as in [`AttentionArgs::pos`]; the number of parts follows from it.
+    pub pos: u64,
+    /// Query heads per KV head.
+    pub group: u64,
+    /// Padded head size.
+    pub head_dim: u64,
+    /// f32 row of `group * head_dim`.
+    pub out: *mut f32,
 }
 
 /// Embedding: row `ids[t]` of a packed weight matrix as f32.

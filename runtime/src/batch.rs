@@ -1,7 +1,8 @@
 //! Ragged batches: what a caller asks for, cut into chunks that fit the buffers, and the row sets that a compiled step reads. No
 //! execution here; that is `step`.
 
-use crate::abi::{ATTENTION_TILE_ROWS, AttentionTile, KV_GROUPS, ROW_SETS, RowSet};
+use crate::abi::{ABI_WIDE_TILES, ATTENTION_TILE_ROWS, AttentionTile, KV_GROUPS, OLD_TILE_ROWS, ROW_SETS, RowSet, part_tokens};
+use crate::artifact::meta::KvMeta;
 use crate::kv::KvCache;
 
 /// Which rows of an input get logits.
@@ -88,12 +89,17 @@ pub(crate) fn chunks(batch: &[SeqInput<'_>], max_step: usize, max_rows: usize, k
     chunks
 }
 
+/// Share of the threads' time in attention from which on they do not share keys: joining parts takes a barrier.
+const BUSY_ENOUGH: f64 = 0.9;
+
 /// The arrays behind the [`RowSet`]s of one step; reused from step to step.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct StepRows {
     /// Ids of row set 0.
     pub(crate) tokens: Vec<u32>,
     sets: [Rows; ROW_SETS],
+    /// At most this many rows in a tile.
+    tile_rows: usize,
 }
 
 #[derive(Debug, Default)]
@@ -105,6 +111,12 @@ struct Rows {
 }
 
 impl StepRows {
+    /// For code of a version of the ABI.
+    pub(crate) fn new(abi: u32) -> StepRows {
+        let tile_rows = if abi < ABI_WIDE_TILES { OLD_TILE_ROWS } else { ATTENTION_TILE_ROWS };
+        StepRows { tokens: Vec::new(), sets: Default::default(), tile_rows }
+    }
+
     /// Fills the rows of a chunk, and makes the sequences longer by its tokens.
     pub(crate) fn fill(&mut self, batch: &[SeqInput<'_>], chunk: &[Piece], kv: &mut KvCache) {
         self.tokens.clear();
@@ -116,9 +128,9 @@ impl StepRows {
             for (i, token) in (piece.from..piece.to).enumerate() {
                 let row = self.tokens.len() as u32;
                 self.tokens.push(input.tokens[token]);
-                self.sets[0].push(row, input.slot, start + i, kv);
+                self.sets[0].push(row, input.slot, start + i, kv, self.tile_rows);
                 if token >= input.first_wanted() {
-                    self.sets[1].push(row, input.slot, start + i, kv);
+                    self.sets[1].push(row, input.slot, start + i, kv, self.tile_rows);
                 }
             }
         }
@@ -127,6 +139,22 @@ impl StepRows {
     /// Number of wanted rows.
     pub(crate) fn wanted(&self) -> usize {
         self.sets[1].index.len()
+    }
+
+    /// See [`StepContext::shared_parts`](crate::abi::StepContext::shared_parts): threads share the keys of a row where its heads alone would
+    /// leave some of them without work for long.
+    pub(crate) fn shared_parts(&self, kv: &[KvMeta], threads: usize) -> [[u64; KV_GROUPS]; ROW_SETS] {
+        let of = |rows: &Rows, group: &KvMeta| {
+            let units = rows.tiles.len() * group.kv_heads;
+            let busy = units as f64 / (units.next_multiple_of(threads).max(1)) as f64;
+            if busy > BUSY_ENOUGH || rows.tiles.iter().any(|t| t.rows > 1) {
+                return 0;
+            }
+            let place = |pos: u32| u64::from(pos) % if group.chunk == 0 { u64::MAX } else { group.chunk as u64 };
+            let parts = rows.tiles.iter().map(|t| place(t.pos) / part_tokens(place(t.pos)) + 1).max();
+            parts.filter(|n| *n > 1).unwrap_or(0)
+        };
+        std::array::from_fn(|set| std::array::from_fn(|group| kv.get(group).map_or(0, |kv| of(&self.sets[set], kv))))
     }
 
     /// Pointers for a step; valid until the next [`StepRows::fill`].
@@ -153,7 +181,7 @@ impl Rows {
         self.tiles.clear();
     }
 
-    fn push(&mut self, index: u32, slot: usize, position: usize, kv: &KvCache) {
+    fn push(&mut self, index: u32, slot: usize, position: usize, kv: &KvCache, tile_rows: usize) {
         let (row, pos) = (self.index.len() as u32, position as u32);
         self.index.push(index);
         self.pos.push(pos);
@@ -161,7 +189,7 @@ impl Rows {
             self.page[group].push(kv.page_offset(group, slot, position));
         }
         match self.tiles.last_mut() {
-            Some(t) if t.slot == slot as u32 && t.pos + t.rows == pos && (t.rows as usize) < ATTENTION_TILE_ROWS => t.rows += 1,
+            Some(t) if t.slot == slot as u32 && t.pos + t.rows == pos && (t.rows as usize) < tile_rows => t.rows += 1,
             _ => self.tiles.push(AttentionTile { row, rows: 1, slot: slot as u32, pos }),
         }
     }
@@ -218,7 +246,7 @@ mod tests {
         kv.extend(2, 62);
         let ids: Vec<u32> = (0..18).collect();
         let batch = [input(2, &ids, Want::All), input(0, &[7, 8], Want::Last), input(3, &[9], Want::None)];
-        let mut rows = StepRows::default();
+        let mut rows = StepRows::new(ABI_WIDE_TILES);
         rows.fill(&batch, &chunks(&batch, 100, 100, &kv)[0], &mut kv);
         let tile = |row, rows, slot, pos| AttentionTile { row, rows, slot, pos };
         assert_eq!(rows.sets[0].tiles, [tile(0, 16, 2, 62), tile(16, 2, 2, 78), tile(18, 2, 0, 0), tile(20, 1, 3, 0)]);
@@ -227,5 +255,38 @@ mod tests {
         assert_eq!((&rows.tokens[..18], &rows.tokens[18..]), (&ids[..], &[7, 8, 9][..]));
         assert_eq!(rows.sets[0].page[0][..3], [0, 0, 8192]);
         assert_eq!(kv.len(2), 80);
+    }
+
+    #[test]
+    fn threads_share_keys_where_heads_do_not_keep_them_busy() {
+        let meta = |chunk| KvMeta { layers: 1, format: "f32".to_owned(), kv_heads: 2, head_dim: 16, page_bytes: 16384, chunk };
+        let metas = [meta(0), meta(600)];
+        let mut kv = KvCache::new(&metas, 2, 20_000).expect("cache");
+        let mut parts = |length: usize, tokens: &[u32], threads| {
+            kv.truncate(0, 0);
+            kv.extend(0, length);
+            let mut rows = StepRows::new(ABI_WIDE_TILES);
+            let batch = [input(0, tokens, Want::Last)];
+            rows.fill(&batch, &chunks(&batch, 100, 100, &kv)[0], &mut kv);
+            rows.shared_parts(&metas, threads)
+        };
+        assert_eq!(parts(511, &[1], 3), [[0; 2]; 2], "one part");
+        assert_eq!(parts(512, &[1], 3), [[2, 2]; 2]);
+        assert_eq!(parts(700, &[1], 3), [[2, 0]; 2], "the ring begins again at 600");
+        assert_eq!(parts(8191, &[1], 4), [[16, 0]; 2]);
+        assert_eq!(parts(8192, &[1], 4), [[9, 0]; 2], "1024 tokens a part");
+        assert_eq!(parts(8192, &[1], 2), [[0; 2]; 2], "two heads keep two threads busy");
+        assert_eq!(parts(8192, &[1], 1), [[0; 2]; 2]);
+        assert_eq!(parts(8192, &[1, 2], 3), [[0, 0], [9, 0]], "a tile of two rows, of which one is wanted");
+    }
+
+    #[test]
+    fn code_of_before_gets_tiles_of_four_rows() {
+        let mut kv = KvCache::new(&[], 1, 100).expect("cache");
+        let ids: Vec<u32> = (0..9).collect();
+        let batch = [input(0, &ids, Want::None)];
+        let mut rows = StepRows::new(ABI_WIDE_TILES - 1);
+        rows.fill(&batch, &chunks(&batch, 100, 100, &kv)[0], &mut kv);
+        assert_eq!(rows.sets[0].tiles.iter().map(|t| t.rows).collect::<Vec<_>>(), [4, 4, 1]);
     }
 }

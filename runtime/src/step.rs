@@ -7,7 +7,7 @@ mod error;
 pub use cache::{KvLayer, KvRows};
 pub use error::EngineError;
 
-use crate::abi::{ABI_SKIPS, Barrier, Kernel, SCRATCH_BYTES, SKIPPED, ScheduleEntry, StepContext, StepFn, Work};
+use crate::abi::{ABI_SKIPS, Barrier, Kernel, PARTS_BYTES, SCRATCH_BYTES, SKIPPED, ScheduleEntry, StepContext, StepFn, Work};
 use crate::artifact::Artifact;
 use crate::batch::{SeqInput, StepRows, chunks};
 use crate::kv::KvCache;
@@ -46,6 +46,7 @@ pub struct Engine {
     work: Vec<Work>,
     arena: Region,
     scratch: Region,
+    parts: Region,
     kv: KvCache,
     taken: Vec<bool>,
     rows: StepRows,
@@ -147,6 +148,7 @@ impl Engine {
         };
         let arena = memory("activations", meta.plan.arena_bytes)?;
         let scratch = memory("thread scratch", (threads * SCRATCH_BYTES) as u64)?;
+        let parts = memory("parts of attention", (threads * PARTS_BYTES) as u64)?;
         let kv = KvCache::new(&meta.plan.kv, slots, max_context).map_err(|error| {
             let tokens = (slots * max_context) as u64;
             let per_token = meta.plan.kv.iter().map(|k| k.page_bytes / crate::abi::PAGE_TOKENS as u64).sum::<u64>();
@@ -164,9 +166,10 @@ impl Engine {
             work: std::iter::repeat_with(Work::default).take(threads).collect(),
             arena,
             scratch,
+            parts,
             taken: vec![false; kv.slots()],
             kv,
-            rows: StepRows::default(),
+            rows: StepRows::new(meta.target.abi),
             collected: Vec::new(),
             first_step: None,
             weights,
@@ -312,6 +315,8 @@ impl Engine {
             rows: self.rows.row_sets(),
             kv: self.kv.step_groups(),
             work: self.work.as_ptr(),
+            parts: self.parts.as_ptr().cast(),
+            shared_parts: self.rows.shared_parts(&self.artifact.meta().plan.kv, self.team.threads()),
         };
         self.first_step.get_or_insert_with(Instant::now);
         // SAFETY: the step was compiled for this context: every pointer is valid for what the artifact's plan says (checked when it was

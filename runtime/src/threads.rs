@@ -229,6 +229,8 @@ mod tests {
             rows: [rows(), rows()],
             kv: [kv(), kv()],
             work: null(),
+            parts: null_mut(),
+            shared_parts: [[0; 2]; 2],
         }
     }
 

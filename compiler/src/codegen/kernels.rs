@@ -60,7 +60,10 @@ impl<'p> Kernels<'p> {
                     Body::Combine { .. } => drop(kernels.simple("moe_combine")?),
                     Body::AttnTemperature { .. } => drop(kernels.simple("attn_temperature")?),
                     Body::KvWrite { cache, .. } => drop(kernels.kv_write(kv_format(cache.elem).name())?),
-                    Body::Attention { kv, .. } => drop(kernels.attention(kv_format(kv.elem).name())?),
+                    Body::Attention { kv, .. } => {
+                        kernels.attention(kv_format(kv.elem).name())?;
+                        kernels.simple("attention_merge")?;
+                    }
                     _ => {}
                 }
             }

@@ -4,14 +4,16 @@
 //! A page is so short that hardware prefetchers are always late: scores fetch the values of the page, values the keys of the next page.
 //!
 //! What is computed for a query depends on its position and on the pages, which begin at multiples of 64: never on the other queries. A
-//! page that a query does not see is skipped for it; a hidden key in a page that it does see gets probability 0.
+//! page that a query does not see is skipped for it; a hidden key in a page that it does see gets probability 0. Many keys are taken in
+//! parts (`parts`), whether one call computes them all or one of them.
 
 use super::exp::LOG2_E;
 use super::kept::Kept;
 use super::lanes::Lanes;
+use super::parts::{Weight, mix};
 use super::table::first_key;
 use super::tile::{self, Ahead, F, Lines, Rows, for_rows};
-use crate::abi::{AttentionArgs, PAGE_TOKENS, ROWS, SCRATCH_BYTES};
+use crate::abi::{AttentionArgs, PAGE_TOKENS, ROWS, SCRATCH_BYTES, part_tokens};
 use std::ops::Range;
 
 /// Bytes of a line.
@@ -36,29 +38,43 @@ struct Queries {
     scale: *mut f32,
     /// Factors on sums of products with the values of the page at hand.
     factor: *mut f32,
+    /// Weights of the parts so far.
+    total: *mut Weight,
+    /// Results of the part at hand, where they do not go to the result rows.
+    later: *mut f32,
+    /// Whether they do not: earlier parts are there.
+    joins: bool,
 }
 
 /// Bytes from the scores of a query to those of the next.
 const P_STRIDE: usize = PAGE_TOKENS * 4;
 
 impl Queries {
-    /// As many queries from `first` on as fit the scratch, at least one.
+    /// As many queries from `first` on as fit the scratch, see the same first key and have their keys cut alike; at least one.
     ///
     /// # Safety
     /// `scratch` has `SCRATCH_BYTES / 2` bytes.
     unsafe fn new<K: Kept>(a: &AttentionArgs, first: usize) -> Queries {
-        let q_stride = a.head_dim as usize / K::ELEMENTS * K::X_BYTES;
-        let each = q_stride + P_STRIDE + LINE + 4 * size_of::<f32>();
+        let (head_dim, group) = (a.head_dim as usize, a.group as usize);
+        let q_stride = head_dim / K::ELEMENTS * K::X_BYTES;
+        let each = q_stride + P_STRIDE + LINE + 4 * size_of::<f32>() + size_of::<Weight>() + head_dim * size_of::<f32>();
         let room = SCRATCH_BYTES / 2 - 4 * ROWS * size_of::<f32>();
-        let n = (room / each).clamp(1, (a.rows * a.group) as usize - first);
-        // SAFETY: the caller's promise; `each` counts the bytes of all arrays but of what fills the last four up.
+        let (row, pos) = (first / group, a.pos + (first / group) as u64);
+        let alike = |r: &usize| {
+            let other = a.pos + *r as u64;
+            part_tokens(other) == part_tokens(pos) && first_key(other, a.chunk) == first_key(pos, a.chunk)
+        };
+        let rows = (row..a.rows as usize).take_while(alike).count();
+        let n = (room / each).clamp(1, (row + rows) * group - first);
+        // SAFETY: the caller's promise; `each` counts the bytes of all arrays but of what fills the four of numbers up.
         unsafe {
             let q = a.scratch;
             let p = q.add(n * q_stride);
             let sum = p.add(n * P_STRIDE).cast::<f32>();
-            let max = sum.add(n * ROWS);
-            let [shrink, scale, factor] = [1, 2, 3].map(|i| max.add(i * n.next_multiple_of(ROWS)));
-            Queries { first, n, q, q_stride, p, sum, max, shrink, scale, factor }
+            let later = sum.add(n * ROWS);
+            let max = later.add(n * head_dim);
+            let [shrink, scale, factor, total] = [1, 2, 3, 4].map(|i| max.add(i * n.next_multiple_of(ROWS)));
+            Queries { first, n, q, q_stride, p, sum, max, shrink, scale, factor, total: total.cast(), later, joins: false }
         }
     }
 
@@ -68,6 +84,12 @@ impl Queries {
         // SAFETY: `out` has `rows` rows of `group * head_dim` elements.
         unsafe { a.out.byte_add(row * a.out_stride as usize).add(head * a.head_dim as usize) }
     }
+
+    /// Where that of the part at hand stands.
+    unsafe fn part(&self, a: &AttentionArgs, i: usize) -> *mut f32 {
+        // SAFETY: `later` has a row for each query.
+        unsafe { if self.joins { self.later.add(i * a.head_dim as usize) } else { self.out(a, i) } }
+    }
 }
 
 /// Attention of a tile. Scores come in tiles of up to `Q` queries, values in tiles of up to `M` queries by `C` columns of 16.
@@ -76,48 +98,76 @@ impl Queries {
 /// The contract of [`AttentionArgs`], and as for [`Mac`].
 #[inline(always)]
 pub(super) unsafe fn attention<K: Kept, const Q: usize, const M: usize, const C: usize>(a: &AttentionArgs) {
-    let all = (a.rows * a.group) as usize;
-    let head_bytes = a.head_dim as usize * K::LINE / (K::ELEMENTS * ROWS);
+    let all = (u64::from(a.rows) * a.group) as usize;
     let mut first = 0;
     while first < all {
         // SAFETY: the caller's promise.
         first += unsafe {
-            let queries = Queries::new::<K>(a, first);
-            begin::<K>(a, &queries);
+            let mut queries = Queries::new::<K>(a, first);
+            take::<K>(a, &queries);
             let pos = |i: usize| a.pos + ((first + i) / a.group as usize) as u64;
-            let pages = first_key(pos(0), a.chunk) / PAGE_TOKENS as u64..=pos(queries.n - 1) / PAGE_TOKENS as u64;
-            for page in pages.clone() {
-                let keys = page * PAGE_TOKENS as u64..(page + 1) * PAGE_TOKENS as u64;
-                let sees = |i: &usize| pos(*i) >= keys.start && first_key(pos(*i), a.chunk) < keys.end;
-                let Some(low) = (0..queries.n).find(sees) else { continue };
-                let high = (low..queries.n).rfind(sees).map_or(low, |i| i + 1);
-                // Whole lines of tokens, up to the last that any of these queries sees.
-                let tokens = ((pos(high - 1) + 1).min(keys.end) - keys.start).next_multiple_of(ROWS as u64) as usize;
-                let base = a.kv.add(*a.table.add(page as usize) as usize * a.page_bytes as usize);
-                let (k, v) = (base.add(a.k_offset as usize), base.add(a.v_offset as usize));
-                let scales = |of: *const u8| of.wrapping_add(PAGE_TOKENS * head_bytes).cast::<f32>();
-                fetch_scales::<K>(scales(v));
-                scores::<K, Q>(a, &queries, low..high, (k, scales(k)), v, tokens);
-                for i in low..high {
-                    let from = first_key(pos(i), a.chunk).saturating_sub(keys.start) as usize;
-                    let to = (pos(i) + 1 - keys.start).min(tokens as u64) as usize;
-                    hide(&queries, i, from..to, tokens);
-                }
-                maxima::<K>(&queries, low..high, tokens);
-                // Of whole pages, which most are, the number is known when this is compiled.
-                if tokens == PAGE_TOKENS {
-                    (low..high).for_each(|i| probabilities::<K>(&queries, i, PAGE_TOKENS, scales(v)));
-                } else {
-                    (low..high).for_each(|i| probabilities::<K>(&queries, i, tokens, scales(v)));
-                }
-                let next = if page < *pages.end() { *a.table.add(page as usize + 1) as usize * a.page_bytes as usize } else { 0 };
-                let next = a.kv.add(next + a.k_offset as usize);
-                fetch_scales::<K>(scales(next));
-                values::<K, M, C>(a, &queries, low..high, v, next, tokens);
+            let (tokens, begin, end) = (part_tokens(pos(0)), first_key(pos(0), a.chunk), pos(queries.n - 1) + 1);
+            let parts = match a.part.checked_sub(1) {
+                None => begin / tokens..end.div_ceil(tokens),
+                Some(part) => u64::from(part)..u64::from(part) + 1,
+            };
+            for part in parts.clone() {
+                let keys = begin.max(part * tokens)..end.min((part + 1) * tokens);
+                let low = (0..queries.n).find(|i| pos(*i) >= keys.start).unwrap_or(queries.n);
+                queries.joins = part > parts.start;
+                self::part::<K, Q, M, C>(a, &queries, low..queries.n, keys);
             }
-            end::<K>(a, &queries);
             queries.n
         };
+    }
+}
+
+/// Attention of some queries, all up to the last, over the keys of a part.
+///
+/// # Safety
+/// As for [`attention`].
+#[inline(always)]
+unsafe fn part<K: Kept, const Q: usize, const M: usize, const C: usize>(
+    a: &AttentionArgs,
+    queries: &Queries,
+    range: Range<usize>,
+    part: Range<u64>,
+) {
+    let head_bytes = a.head_dim as usize * K::LINE / (K::ELEMENTS * ROWS);
+    let pos = |i: usize| a.pos + ((queries.first + i) / a.group as usize) as u64;
+    let pages = part.start / PAGE_TOKENS as u64..part.end.div_ceil(PAGE_TOKENS as u64);
+    // SAFETY: the caller's promise.
+    unsafe {
+        clear::<K>(a, queries, range.clone());
+        for page in pages.clone() {
+            let keys = page * PAGE_TOKENS as u64..(page + 1) * PAGE_TOKENS as u64;
+            let Some(low) = range.clone().find(|i| pos(*i) >= keys.start) else { continue };
+            let high = range.end;
+            // Whole lines of tokens, up to the last that any of these queries sees.
+            let tokens = (part.end.min(keys.end) - keys.start).next_multiple_of(ROWS as u64) as usize;
+            let base = a.kv.add(*a.table.add(page as usize) as usize * a.page_bytes as usize);
+            let (k, v) = (base.add(a.k_offset as usize), base.add(a.v_offset as usize));
+            let scales = |of: *const u8| of.wrapping_add(PAGE_TOKENS * head_bytes).cast::<f32>();
+            fetch_scales::<K>(scales(v));
+            scores::<K, Q>(a, queries, low..high, (k, scales(k)), v, tokens);
+            for i in low..high {
+                let from = part.start.saturating_sub(keys.start) as usize;
+                let to = (pos(i) + 1 - keys.start).min(tokens as u64) as usize;
+                hide(queries, i, from..to, tokens);
+            }
+            maxima::<K>(queries, low..high, tokens);
+            // Of whole pages, which most are, the number is known when this is compiled.
+            if tokens == PAGE_TOKENS {
+                (low..high).for_each(|i| probabilities::<K>(queries, i, PAGE_TOKENS, scales(v)));
+            } else {
+                (low..high).for_each(|i| probabilities::<K>(queries, i, tokens, scales(v)));
+            }
+            let next = if page + 1 < pages.end { *a.table.add(page as usize + 1) as usize * a.page_bytes as usize } else { 0 };
+            let next = a.kv.add(next + a.k_offset as usize);
+            fetch_scales::<K>(scales(next));
+            values::<K, M, C>(a, queries, low..high, v, next, tokens);
+        }
+        end::<K>(a, queries, range);
     }
 }
 
@@ -133,22 +183,34 @@ unsafe fn fetch_scales<K: Kept>(at: *const f32) {
     }
 }
 
-/// Takes the queries over and clears the rest.
+/// Takes the queries over.
 ///
 /// # Safety
 /// As for [`attention`].
 #[inline(always)]
-unsafe fn begin<K: Kept>(a: &AttentionArgs, queries: &Queries) {
-    let blocks = a.head_dim as usize / ROWS;
+unsafe fn take<K: Kept>(a: &AttentionArgs, queries: &Queries) {
     for i in 0..queries.n {
         let (row, head) = ((queries.first + i) / a.group as usize, (queries.first + i) % a.group as usize);
         // SAFETY: the caller's promise.
         unsafe {
             let from = a.q.byte_add(row * a.q_stride as usize).add(head * a.head_dim as usize);
             let to = queries.q.add(i * queries.q_stride);
-            let out = queries.out(a, i);
             queries.scale.add(i).write(K::put_query(from, to, a.head_dim as usize, a.scale * LOG2_E));
-            for block in 0..blocks {
+        }
+    }
+}
+
+/// Clears what a part sums up.
+///
+/// # Safety
+/// As for [`attention`].
+#[inline(always)]
+unsafe fn clear<K: Kept>(a: &AttentionArgs, queries: &Queries, range: Range<usize>) {
+    for i in range {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let out = queries.part(a, i);
+            for block in 0..a.head_dim as usize / ROWS {
                 K::L::store(out.add(block * ROWS), K::L::splat(0.0));
             }
             K::L::store(queries.sum.add(i * ROWS), K::L::splat(0.0));
@@ -353,7 +415,7 @@ unsafe fn value_tile<K: Kept, const M: usize, const C: usize>(a: &AttentionArgs,
     const { assert!(M <= 6) };
     // SAFETY: the caller's promise.
     unsafe {
-        let out: [*mut f32; M] = std::array::from_fn(|t| queries.out(a, i + t).add(column * ROWS));
+        let out: [*mut f32; M] = std::array::from_fn(|t| queries.part(a, i + t).add(column * ROWS));
         let mut sums: [[F<K>; C]; M] = [[K::L::splat(0.0); C]; M];
         for_rows!(M, t => {
             let shrink = *queries.shrink.add(i + t);
@@ -370,20 +432,31 @@ unsafe fn value_tile<K: Kept, const M: usize, const C: usize>(a: &AttentionArgs,
     }
 }
 
-/// Divides by the sums of the probabilities.
+/// Divides by the sums of the probabilities and joins the part with those before, or writes its weight behind it.
 ///
 /// # Safety
 /// As for [`attention`].
 #[inline(always)]
-unsafe fn end<K: Kept>(a: &AttentionArgs, queries: &Queries) {
-    for i in 0..queries.n {
+unsafe fn end<K: Kept>(a: &AttentionArgs, queries: &Queries, range: Range<usize>) {
+    let head_dim = a.head_dim as usize;
+    for i in range {
         // SAFETY: the caller's promise.
         unsafe {
             let sum: f32 = std::slice::from_raw_parts(queries.sum.add(i * ROWS), ROWS).iter().sum();
             let factor = K::L::splat(1.0 / sum);
-            let out = queries.out(a, i);
-            for block in 0..a.head_dim as usize / ROWS {
-                K::L::store(out.add(block * ROWS), K::L::mul(K::L::load(out.add(block * ROWS)), factor));
+            let part = queries.part(a, i);
+            for block in 0..head_dim / ROWS {
+                K::L::store(part.add(block * ROWS), K::L::mul(K::L::load(part.add(block * ROWS)), factor));
+            }
+            let weight = Weight { max: *queries.max.add(i), sum };
+            if a.part > 0 {
+                a.out.add(a.group as usize * head_dim).cast::<Weight>().add(queries.first + i).write(weight);
+            } else if queries.joins {
+                let factors = (*queries.total.add(i)).join(weight);
+                let out = std::slice::from_raw_parts_mut(queries.out(a, i), head_dim);
+                mix(out, std::slice::from_raw_parts(part, head_dim), factors);
+            } else {
+                queries.total.add(i).write(weight);
             }
         }
     }

@@ -1,9 +1,11 @@
 //! The generic twins: every dot and attention kernel once more, in plain Rust, for every architecture and as the meaning of the others.
 
 use super::exp::{LOG2_E, exp2};
+use super::parts::{Weight, mix};
 use super::table::first_key;
-use crate::abi::{AttentionArgs, DotArgs, PAGE_TOKENS, ROWS};
+use crate::abi::{AttentionArgs, DotArgs, PAGE_TOKENS, ROWS, part_tokens};
 use crate::format::KvFormat;
+use std::ops::Range;
 
 /// Elements of 16 rows (or tokens, or columns) at one place of the sum.
 type Line = [f32; ROWS];
@@ -130,41 +132,62 @@ pub(super) unsafe extern "C" fn attention_i8(args: *const u8) {
     unsafe { attention::<I8>(&*args.cast()) }
 }
 
-/// Page by page with a running maximum (Milakov and Gimelshein, 2018), each row and head by itself.
+/// Each row and head by itself, part by part.
 unsafe fn attention<F: Format>(a: &AttentionArgs) {
     let head_dim = a.head_dim as usize;
-    for r in 0..a.rows {
+    let mut scratch = vec![0.0; head_dim];
+    for r in 0..u64::from(a.rows) {
         let pos = a.pos + r;
-        let first = first_key(pos, a.chunk);
+        let (first, tokens) = (first_key(pos, a.chunk), part_tokens(pos));
         for h in 0..a.group as usize {
-            // SAFETY: `q` and `out` have `rows` rows of `group * head_dim` elements; every page up to that of `pos` is in the table, and
-            // has K and V of this head at the offsets.
+            // SAFETY: `q` and `out` have `rows` rows of `group * head_dim` elements, and `out` the weights behind them for a part.
             unsafe {
                 let q = a.q.byte_add((r * a.q_stride) as usize).add(h * head_dim);
-                let out = a.out.byte_add((r * a.out_stride) as usize).add(h * head_dim);
-                let out = std::slice::from_raw_parts_mut(out, head_dim);
-                out.fill(0.0);
-                let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0);
-                for page in first / PAGE_TOKENS as u64..=pos / PAGE_TOKENS as u64 {
-                    let base = a.kv.add(*a.table.add(page as usize) as usize * a.page_bytes as usize);
-                    let mut p = scores::<F>(base.add(a.k_offset as usize), q, head_dim, a.scale * LOG2_E);
-                    for (t, p) in p.iter_mut().enumerate() {
-                        if !(first..=pos).contains(&(page * PAGE_TOKENS as u64 + t as u64)) {
-                            *p = f32::NEG_INFINITY;
-                        }
-                    }
-                    let new_max = p.iter().fold(max, |m, &s| m.max(s));
-                    let shrink = exp2(max - new_max);
-                    max = new_max;
-                    p.iter_mut().for_each(|p| *p = exp2(*p - max));
-                    sum = sum * shrink + p.iter().sum::<f32>();
-                    out.iter_mut().for_each(|o| *o *= shrink);
-                    add_values::<F>(base.add(a.v_offset as usize), &p, out);
+                let row = a.out.byte_add((r * a.out_stride) as usize);
+                let out = std::slice::from_raw_parts_mut(row.add(h * head_dim), head_dim);
+                let keys = |part: u64| first.max(part * tokens)..(pos + 1).min((part + 1) * tokens);
+                if let Some(part) = a.part.checked_sub(1) {
+                    let weight = part_of::<F>(a, q, keys(u64::from(part)), out);
+                    row.add(a.group as usize * head_dim).cast::<Weight>().add(h).write(weight);
+                    continue;
                 }
-                out.iter_mut().for_each(|o| *o /= sum);
+                let mut total = part_of::<F>(a, q, keys(first / tokens), out);
+                for part in first / tokens + 1..=pos / tokens {
+                    let weight = part_of::<F>(a, q, keys(part), &mut scratch);
+                    mix(out, &scratch, total.join(weight));
+                }
             }
         }
     }
+}
+
+/// Page by page with a running maximum (Milakov and Gimelshein, 2018).
+///
+/// # Safety
+/// `q` has `head_dim` elements; every page of the keys is in the table, and has K and V of this head at the offsets.
+unsafe fn part_of<F: Format>(a: &AttentionArgs, q: *const f32, keys: Range<u64>, out: &mut [f32]) -> Weight {
+    let mut weight = Weight { max: f32::NEG_INFINITY, sum: 0.0 };
+    out.fill(0.0);
+    for page in keys.start / PAGE_TOKENS as u64..keys.end.div_ceil(PAGE_TOKENS as u64) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let base = a.kv.add(*a.table.add(page as usize) as usize * a.page_bytes as usize);
+            let mut p = scores::<F>(base.add(a.k_offset as usize), q, out.len(), a.scale * LOG2_E);
+            for (t, p) in p.iter_mut().enumerate() {
+                if !keys.contains(&(page * PAGE_TOKENS as u64 + t as u64)) {
+                    *p = f32::NEG_INFINITY;
+                }
+            }
+            let max = p.iter().fold(weight.max, |m, &s| m.max(s));
+            let shrink = exp2(weight.max - max);
+            p.iter_mut().for_each(|p| *p = exp2(*p - max));
+            weight = Weight { max, sum: weight.sum * shrink + p.iter().sum::<f32>() };
+            out.iter_mut().for_each(|o| *o *= shrink);
+            add_values::<F>(base.add(a.v_offset as usize), &p, out);
+        }
+    }
+    out.iter_mut().for_each(|o| *o /= weight.sum);
+    weight
 }
 
 /// `scale * (q . k)` of the 64 keys of a page.

@@ -25,6 +25,7 @@ mod mac;
 mod moe;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod parts;
 pub(crate) mod peak;
 mod quant;
 mod rows;

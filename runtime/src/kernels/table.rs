@@ -6,7 +6,7 @@ use super::neon;
 use super::quant::{self, round};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
-use super::{generic, kv_write, moe, rows};
+use super::{generic, kv_write, moe, parts, rows};
 use crate::abi::{ATTENTION_TILE_ROWS, Kernel, PAGE_TOKENS};
 use crate::artifact::target::{ARCH, has_feature};
 use std::fmt;
@@ -225,6 +225,7 @@ pub static KERNELS: &[KernelRow] = &[
     row!(AVX2, "attention", "i8", "attention_i8_i16_4x64_avx2", TILE, PAGE_TOKENS, avx2::attention_i8),
     row!(AVX512, "attention", "i8", "attention_i8_i16_4x64_avx512", TILE, PAGE_TOKENS, avx512::attention_i8),
     row!(NEON, "attention", "i8", "attention_i8_i16_4x64_neon", TILE, PAGE_TOKENS, neon::attention_i8),
+    row!(GENERIC, "attention_merge", "", "attention_merge_generic", 1, 1, parts::merge),
 ];
 
 /// The kernel of a name, if this CPU can run it.

@@ -88,3 +88,21 @@ fn a_context_of_many_pages_gives_the_same_bits_in_pieces() {
         assert!(bits(&whole) == bits(&pieces), "{quant}");
     }
 }
+
+#[test]
+fn threads_that_share_the_keys_of_a_row_give_the_same_bits() {
+    let fixture = fixture::load("tiny-llama3");
+    let ids: Vec<u32> = fixture.ids("ppl.input_ids").into_iter().take(1000).collect();
+    for quant in ["f32", "bf16", "int8 kv8"] {
+        let whole = bits(&run(&fixture, quant).logits(&ids));
+        // Two heads: three and five threads take parts of their keys, in one row and in a batch.
+        for threads in [3, 5] {
+            let mut runner = Runner::open(&artifact_for(&fixture, quant, "native"), threads);
+            let single = runner.logits_in_pieces(&ids, [500].into_iter().chain(std::iter::repeat(1)));
+            assert!(bits(&single) == whole, "{quant}, {threads} threads");
+        }
+        let mut runner = Runner::open(&artifact_for(&fixture, quant, "native"), 7);
+        let pair = runner.logits_side_by_side(&[&ids, &ids[..700]], |round, i| if round == 0 { 600 - 50 * i } else { 1 });
+        assert!(bits(&pair[0]) == whole && pair[1].len() * 10 == whole.len() * 7 && bits(&pair[1]) == whole[..pair[1].len()], "{quant}, two");
+    }
+}
