@@ -3,7 +3,8 @@
 //! Method: the model is calibrated on the first windows of a text (`calibrate`), the rest of the text is held out. For each group the divergence
 //! of the model's distributions on the held-out windows is measured with only this group rounded to `PROBE`; other formats are taken to lose
 //! as much more or less as their error in the group's products is larger or smaller (both are quadratic in small errors). Losses of groups add
-//! up, on top of what int8 everywhere loses. The choice is solved by dynamic programming (`solve`), and the chosen model is measured.
+//! up, on top of what int8 everywhere loses, with the KV cache that is asked for. The choice is solved by dynamic programming (`solve`), for
+//! each format of the cache if that is to be chosen too, and the chosen model is measured.
 
 mod measure;
 mod report;
@@ -30,7 +31,7 @@ pub(crate) use measure::divergence;
 pub enum Budget {
     /// Bits for each weight of all matrices, with their scales; embedding and head count, padding of odd sizes does not.
     BitsPerWeight(f64),
-    /// Bytes of all matrices.
+    /// Bytes of all matrices; where the format of the KV cache is chosen too, with the cache of one sequence of the longest context.
     Bytes(u64),
     /// Mean KL divergence from the unrounded model, nats for each token.
     Divergence(f64),
@@ -38,6 +39,12 @@ pub enum Budget {
 
 /// Formats that matrices of layers may get; embedding and head get one of the last four.
 const FORMATS: [DType; 5] = [DType::Q4G128, DType::Q4G64, DType::Q4G32, DType::Q6G32, DType::Q8];
+
+/// `--kv auto`: one of [`CACHES`].
+pub(crate) const KV_AUTO: &str = "auto";
+
+/// Formats of the KV cache to choose from.
+const CACHES: [&str; 2] = ["bf16", "int8"];
 
 /// The format in which the loss of each group is measured.
 const PROBE: usize = 1;
@@ -61,6 +68,17 @@ struct Site {
     bits: Vec<f64>,
 }
 
+/// A format of the KV cache.
+#[derive(Debug, Clone)]
+struct Cache {
+    /// As `--kv` names it; `None`: the default.
+    name: Option<String>,
+    /// Bytes of one sequence of the longest context, in whole pages.
+    bytes: u64,
+    /// What int8 everywhere loses with it.
+    base: f64,
+}
+
 /// What was chosen, predicted and measured.
 #[derive(Debug)]
 pub struct Auto {
@@ -68,8 +86,10 @@ pub struct Auto {
     pub chosen: Chosen,
     sites: Vec<Site>,
     solution: Solution,
-    /// What int8 everywhere loses.
-    base: f64,
+    /// The format of the KV cache.
+    cache: Cache,
+    /// What could have been chosen instead; none where it was given.
+    others: Vec<Cache>,
     /// Bytes of matrices that have no choice.
     fixed: u64,
     /// What the machine reads from memory, GB/s.
@@ -86,6 +106,11 @@ impl Auto {
         self.sites.iter().zip(&self.solution.chosen).map(|(s, c)| s.choices[*c].bytes).sum::<u64>() + self.fixed
     }
 
+    /// The options with what was chosen.
+    pub fn apply(&self, options: &CompileOptions) -> CompileOptions {
+        CompileOptions { chosen: Some(self.chosen.clone()), kv: self.cache.name.clone(), ..options.clone() }
+    }
+
     /// Bits for each weight, as [`Budget::BitsPerWeight`] counts them.
     pub fn bits_per_weight(&self) -> f64 {
         let elements: u64 = self.sites.iter().map(|s| s.elements).sum();
@@ -98,14 +123,24 @@ impl Auto {
 /// # Errors
 /// The budget cannot be kept, the text is too short, or a tensor cannot be read.
 pub(crate) fn choose(model: &Model, text: &Text, calibrated: &Calibrated<'_>, options: &CompileOptions, budget: Budget) -> Result<Auto> {
-    let planned =
-        |quant: &str, chosen: Option<Chosen>| driver::plan(model, &CompileOptions { quant: Some(quant.into()), chosen, ..options.clone() });
-    let plan = |quant: &str, chosen: Option<Chosen>| planned(quant, chosen).map(|p| p.quantized);
-    let exact = planned("f32", None)?;
+    let planned = |quant: &str, kv: Option<&String>, chosen: Option<Chosen>| {
+        driver::plan(model, &CompileOptions { quant: Some(quant.into()), kv: kv.cloned(), chosen, ..options.clone() })
+    };
+    let exact = planned("f32", None, None)?;
     let (read_gbs, exact) = (exact.target.machine().read_gbs, exact.quantized);
     let windows = calibrate::held_out(model, text)?;
     let reference = Reference::new(&exact, calibrated, &windows, model.config.vocab)?;
-    let base = reference.divergence(&plan("int8", None)?, calibrated)?;
+    let names: Vec<Option<String>> = match options.kv.as_deref() {
+        Some(KV_AUTO) => CACHES.map(|name| Some(name.to_owned())).into(),
+        given => vec![given.map(str::to_owned)],
+    };
+    let mut caches = Vec::new();
+    for name in names {
+        let plan = planned("int8", name.as_ref(), None)?;
+        let base = reference.divergence(&plan.quantized, calibrated)?;
+        let bytes = plan.program.plan_meta().cache_bytes(plan.program.limits.max_context as u64);
+        caches.push(Cache { name, bytes, base });
+    }
     let (mut sites, fixed) = sites(&exact);
     for site in &mut sites {
         measure(site, &exact, calibrated, &reference)?;
@@ -114,13 +149,16 @@ pub(crate) fn choose(model: &Model, text: &Text, calibrated: &Calibrated<'_>, op
     // Under a budget of bits padding is not counted.
     let counted: Vec<Vec<Choice>> = sites.iter().map(|s| s.counted(budget)).collect();
     let elements: u64 = sites.iter().map(|s| s.elements).sum();
+    let free = caches.len() > 1;
     let mut wanted = budget;
     let mut rounds = 0;
     loop {
-        let solution = solved(&sites, &counted, limit(wanted, fixed, elements, base), budget)?;
+        let limit = |cache: &Cache| limit(wanted, fixed + if free { cache.bytes } else { 0 }, elements, cache.base);
+        let (at, solution) = best(&caches, budget, |cache| solved(&sites, &counted, limit(cache), budget))?;
         let chosen = chosen(&sites, &solution);
-        let predicted = base + solution.loss;
-        let measured = reference.divergence(&plan("auto", Some(chosen.clone()))?, calibrated)?;
+        let predicted = caches[at].base + solution.loss;
+        let plan = planned("auto", caches[at].name.as_ref(), Some(chosen.clone()))?;
+        let measured = reference.divergence(&plan.quantized, calibrated)?;
         rounds += 1;
         match budget {
             // What was predicted too low is asked for more strictly.
@@ -128,8 +166,37 @@ pub(crate) fn choose(model: &Model, text: &Text, calibrated: &Calibrated<'_>, op
                 let by = if let Budget::Divergence(now) = wanted { now } else { most };
                 wanted = Budget::Divergence(by * (most / measured) * 0.98);
             }
-            _ => return Ok(Auto { chosen, sites, solution, base, fixed, read_gbs, predicted, measured }),
+            _ => {
+                let cache = caches.remove(at);
+                return Ok(Auto { chosen, sites, solution, cache, others: caches, fixed, read_gbs, predicted, measured });
+            }
         }
+    }
+}
+
+/// The cache, by its number, with which the solution is best: that of the least loss under a budget of size, that of the fewest bytes under
+/// one of loss. Of equal ones the first.
+fn best(caches: &[Cache], budget: Budget, solve: impl Fn(&Cache) -> Result<Solution>) -> Result<(usize, Solution)> {
+    let cost = |cache: &Cache, solution: &Solution| match budget {
+        Budget::Divergence(_) => (cache.bytes + solution.bytes) as f64,
+        Budget::Bytes(_) | Budget::BitsPerWeight(_) => cache.base + solution.loss,
+    };
+    let (mut found, mut failed) = (None, None);
+    for (at, cache) in caches.iter().enumerate() {
+        match solve(cache) {
+            Ok(solution) => {
+                let cost = cost(cache, &solution);
+                if found.as_ref().is_none_or(|(least, _, _)| cost < *least) {
+                    found = Some((cost, at, solution));
+                }
+            }
+            Err(why) => failed = Some(why),
+        }
+    }
+    match (found, failed) {
+        (Some((_, at, solution)), _) => Ok((at, solution)),
+        (None, Some(why)) => Err(why),
+        (None, None) => Err(Diag::new("internal", "no format of the KV cache to choose from")),
     }
 }
 
@@ -290,60 +357,4 @@ fn measure(site: &mut Site, exact: &Module, source: &Calibrated<'_>, reference: 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frontend;
-    use std::path::PathBuf;
-
-    fn fixture(name: &str) -> PathBuf {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name).join("model")
-    }
-
-    fn site(layer: usize, loss: f64) -> Site {
-        let choices = FORMATS.iter().zip([100, 110, 120, 165, 200]).zip([1.0, 0.9, 0.8, 0.1, 0.0]);
-        let choices = choices.map(|((_, bytes), part)| Choice { bytes, loss: loss * part }).collect();
-        let bits = vec![800.0, 880.0, 960.0, 1320.0, 1600.0];
-        Site { func: "layer".into(), layer: Some(layer), weights: vec!["w".into()], elements: 200, choices, bits }
-    }
-
-    #[test]
-    fn layers_have_a_bounded_number_of_different_choices() {
-        // Two sites in each of 40 layers, with losses that ask for every combination of formats.
-        let sites: Vec<Site> = (0..40).flat_map(|l| [site(l, 1.0 + (l * 7 % 40) as f64), site(l, 1.0 + (l * 11 % 40) as f64)]).collect();
-        let items: Vec<Vec<Choice>> = sites.iter().map(|s| s.choices.clone()).collect();
-        let limit = Limit::Bytes(80 * 125);
-        let found = solved(&sites, &items, limit, Budget::Bytes(80 * 125)).unwrap();
-        let mut patterns: Vec<&[usize]> = found.chosen.chunks(2).collect();
-        patterns.sort_unstable();
-        patterns.dedup();
-        let free = solve(&items, limit).unwrap();
-        assert!(patterns.len() <= VARIANTS && found.bytes <= 80 * 125, "{} patterns, {} bytes", patterns.len(), found.bytes);
-        assert!(found.loss >= free.loss && found.loss < 1.2 * free.bound, "{} of {}, bound {}", found.loss, free.loss, free.bound);
-    }
-
-    #[test]
-    fn a_budget_is_kept_and_the_artifact_computes_what_was_chosen() {
-        let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("auto.llx");
-        let budget = Some(Budget::BitsPerWeight(6.0));
-        let options = CompileOptions { quant: Some("auto".into()), budget, ..CompileOptions::default() };
-        let summary = driver::compile(&fixture("llama3-onnx"), &out, &options, &driver::Silent).unwrap();
-        let auto = summary.auto.unwrap();
-        assert!(auto.bits_per_weight() <= 6.0 && auto.bits_per_weight() > 5.0, "{}", auto.bits_per_weight());
-        assert!(auto.measured < 1.5 * auto.predicted && auto.predicted < 1.5 * auto.measured, "{} {}", auto.predicted, auto.measured);
-        assert!(auto.to_string().contains("@main"), "{auto}");
-        assert!(summary.meta.model.quant == "auto" && summary.file_bytes > auto.bytes());
-    }
-
-    #[test]
-    fn a_budget_that_cannot_be_kept_and_no_budget_are_explained() {
-        let said = |budget: Option<Budget>| {
-            let options = CompileOptions { quant: Some("auto".into()), budget, ..CompileOptions::default() };
-            driver::choose(&fixture("llama3-onnx"), &options).unwrap_err().to_string()
-        };
-        let cases = [(said(Some(Budget::BitsPerWeight(2.0))), "2bpw"), (said(None), "--size 4.5bpw")];
-        cases.iter().for_each(|(said, word)| assert!(said.contains(word) && said.contains("help:"), "`{word}` not in: {said}"));
-        let model = frontend::load_config(&fixture("llama3-onnx")).unwrap();
-        assert!(driver::plan(&model, &CompileOptions { quant: Some("auto".into()), ..CompileOptions::default() }).is_err());
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! The compiler as one function, read from top to bottom: [`compile`]. Each step is a module of its own; only the order is here.
 
-use crate::auto::{self, Auto, Budget, Chosen};
+use crate::auto::{self, Auto, Budget, Chosen, KV_AUTO};
 use crate::caches;
 use crate::calibrate::{self, Calibrated, Text};
 use crate::check;
@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 pub struct CompileOptions {
     /// A name of `llamac_passes::pipeline::PRECISIONS`.
     pub quant: Option<String>,
-    /// Format of the KV cache, `bf16` or `int8`; not for f32 artifacts.
+    /// Format of the KV cache, `bf16` or `int8`; not for f32 artifacts. `auto` with `--quant auto` chooses one of them.
     pub kv: Option<String>,
     /// See [`Target::parse`].
     pub target: String,
@@ -180,8 +180,7 @@ pub fn compile(folder: &Path, out: &Path, options: &CompileOptions, progress: &d
     let (calibrated, auto) = calibrate(&model, options)?;
     let source = calibrated.as_ref().map_or(weights as &dyn Source, |c| c);
     times.lap("calibrate");
-    let chosen = auto.as_ref().map(|a| a.chosen.clone());
-    let planned = plan(&model, &CompileOptions { chosen, ..options.clone() })?;
+    let planned = plan(&model, &auto.as_ref().map_or_else(|| options.clone(), |auto| auto.apply(options)))?;
     times.lap("optimise");
     let code = codegen::compile(&planned.program, &planned.target).map_err(|e| ours("no code could be made", &e))?;
     times.lap("code");
@@ -230,7 +229,8 @@ fn calibrate<'a>(model: &'a Model, options: &CompileOptions) -> Result<(Option<C
     };
     if options.quant.as_deref() == Some(Precision::AUTO.name) {
         // What is wrong with the other options is said before anything slow is done.
-        plan(model, &CompileOptions { quant: Some("int8".into()), ..options.clone() })?;
+        let kv = options.kv.clone().filter(|kv| kv != KV_AUTO);
+        plan(model, &CompileOptions { quant: Some("int8".into()), kv, ..options.clone() })?;
         let Some(budget) = options.budget else { return plan(model, options).map(|_| (None, None)) };
         let text = options.calibrate.clone().unwrap_or(Text::Default);
         let calibrated = calibrate::run(model, checkpoint()?, &text, true)?;
@@ -353,6 +353,12 @@ fn with_kv(precision: Precision, options: &CompileOptions) -> Result<Precision> 
     let kv = match name {
         "bf16" => DType::Bf16,
         "int8" => DType::I8,
+        KV_AUTO => {
+            return Err(Diag::new("option", "--kv auto chooses together with the formats of the weights")
+                .found(format_args!("--quant {}", options.quant.as_deref().unwrap_or("by default")))
+                .expected("--quant auto, with --size or --max-kl")
+                .help("for example: --quant auto --max-kl 0.01 --kv auto; or give --kv bf16 or --kv int8"));
+        }
         other => {
             return Err(Diag::new("option", "unknown format of the KV cache")
                 .found(other)

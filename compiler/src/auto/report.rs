@@ -37,8 +37,14 @@ impl fmt::Display for Auto {
         writeln!(
             f,
             "  divergence predicted {:.3e} ({:.3e} of it what int8 everywhere loses), measured {:.3e} on held-out text; the choice is within {gap:.1}% of the best",
-            self.predicted, self.base, self.measured
-        )
+            self.predicted, self.cache.base, self.measured
+        )?;
+        for (cache, what) in std::iter::once((&self.cache, "chosen")).chain(self.others.iter().map(|c| (c, "not chosen"))) {
+            if let (false, Some(name)) = (self.others.is_empty(), &cache.name) {
+                writeln!(f, "  KV cache {name}: {} bytes a sequence, int8 weights lose {:.3e} with it ({what})", cache.bytes, cache.base)?;
+            }
+        }
+        Ok(())
     }
 }
 

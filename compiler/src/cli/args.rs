@@ -23,8 +23,10 @@ pub(super) struct BuildArgs {
     pub(super) quant: Option<String>,
     /// Format of the KV cache [default: bf16, or f32 in an f32 artifact].
     ///
-    /// int8 keeps a scale for each head of each token: half the memory, and half of what a token reads of it at a long context.
-    #[arg(long, value_name = "FORMAT", value_parser = ["bf16", "int8"])]
+    /// int8 keeps a scale for each head of each token: half the memory, and half of what a token reads of it at a long context. auto, with
+    /// --quant auto, chooses: under --size 700MB the cache of one sequence of --max-context tokens counts, and the smaller loss wins; under
+    /// --max-kl the fewest bytes of weights and cache; under --size 4.5bpw the cache does not count and stays bf16 unless int8 loses less.
+    #[arg(long, value_name = "FORMAT", value_parser = ["bf16", "int8", "auto"])]
     pub(super) kv: Option<String>,
     /// CPU to compile for: `native`, `x86_64-v2`, `x86_64-v3`, `x86_64-v4`, with `+feature` added. See `llamac targets`.
     #[arg(long, value_name = "TARGET", default_value = "native")]

@@ -70,7 +70,9 @@ pub(super) fn main(args: &ExplainArgs) -> Result<()> {
     let model = frontend::load_config(path)?;
     let mut options = args.choice.add_to(driver::CompileOptions { why: args.why.clone(), ..args.build.options() })?;
     let auto = options.budget.map(|_| driver::choose(path, &options)).transpose()?;
-    options.chosen = auto.as_ref().map(|a| a.chosen.clone());
+    if let Some(auto) = &auto {
+        options = auto.apply(&options);
+    }
     let planned = driver::plan(&model, &options)?;
     if let (Some(auto), false) = (&auto, args.json) {
         println!("{auto}");

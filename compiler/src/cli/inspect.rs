@@ -2,6 +2,7 @@
 
 use super::output::{bytes, grouped, table};
 use crate::diag::Result;
+use llamac_runtime::abi;
 use llamac_runtime::artifact::meta::Meta;
 use llamac_runtime::artifact::{Artifact, OpenOptions, SectionKind};
 use serde_json::json;
@@ -75,13 +76,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// KV bytes that a sequence grows by with each token: layers that see all tokens.
 pub(super) fn kv_per_token(meta: &llamac_runtime::artifact::meta::PlanMeta) -> u64 {
-    meta.kv.iter().filter(|k| k.chunk == 0).map(|k| k.page_bytes / llamac_runtime::abi::PAGE_TOKENS as u64).sum()
-}
-
-/// KV bytes of a sequence of that many tokens: pages of layers that see all of them, rings of one chunk for the others.
-pub(super) fn kv_of_sequence(meta: &llamac_runtime::artifact::meta::PlanMeta, tokens: u64) -> u64 {
-    let kept = |chunk: usize| if chunk == 0 { tokens } else { tokens.min(chunk as u64) };
-    meta.kv.iter().map(|k| kept(k.chunk).div_ceil(llamac_runtime::abi::PAGE_TOKENS as u64) * k.page_bytes).sum()
+    meta.kv.iter().filter(|k| k.chunk == 0).map(|k| k.page_bytes / abi::PAGE_TOKENS as u64).sum()
 }
 
 /// The plan as a table, exact bytes with a readable figure beside.
@@ -95,19 +90,20 @@ pub(super) fn memory(meta: &Meta) -> String {
         vec!["parameters".into(), grouped(meta.model.parameters), String::new()],
         line("weights, mapped from the file", plan.weight_bytes),
         line(&format!("activations, {} tokens a step", plan.max_step), plan.arena_bytes),
+        line("working memory of each thread", (abi::SCRATCH_BYTES + abi::PARTS_BYTES) as u64),
         line(&format!("KV cache per token, {kv}"), per_token),
     ];
     for group in plan.kv.iter().filter(|k| k.chunk > 0) {
-        let ring = group.page_bytes * group.chunk.div_ceil(llamac_runtime::abi::PAGE_TOKENS) as u64;
+        let ring = group.page_bytes * group.chunk.div_ceil(abi::PAGE_TOKENS) as u64;
         rows.push(line(&format!("KV ring of a sequence, {} layers of chunk {}", group.layers, group.chunk), ring));
     }
     for tokens in [4096, context] {
         if tokens <= context {
-            rows.push(line(&format!("KV cache of a sequence of {tokens}"), kv_of_sequence(plan, tokens)));
+            rows.push(line(&format!("KV cache of a sequence of {tokens}"), plan.cache_bytes(tokens)));
         }
     }
     rows.dedup();
-    rows.push(line(&format!("KV cache at most, {} sequences", plan.max_batch), kv_of_sequence(plan, context) * plan.max_batch as u64));
+    rows.push(line(&format!("KV cache at most, {} sequences", plan.max_batch), plan.cache_bytes(context) * plan.max_batch as u64));
     rows.push(line("read from memory per decoded token, without KV", plan.decode_bytes));
     rows.push(vec!["multiply-accumulates per token".into(), grouped(plan.decode_macs), String::new()]);
     table(&rows)

@@ -1,6 +1,5 @@
 //! `llamac plan --machine`: what a machine of given cores, bandwidth and memory would do with a plan, from its roofline. Nothing is measured.
 
-use super::inspect::kv_of_sequence;
 use super::output::{bytes, table};
 use crate::target::Target;
 use llamac_runtime::artifact::meta::Meta;
@@ -45,12 +44,12 @@ pub(super) fn predictions(machine: MachineArg, meta: &Meta, target: &Target) -> 
     let macs = of_all * 1e9 / f64::from(figures.threads) * machine.cores;
 
     let compute = plan.decode_macs as f64 / macs;
-    let decode = |depth: u64| 1.0 / compute.max((plan.decode_bytes + kv_of_sequence(plan, depth)) as f64 / machine.bandwidth);
+    let decode = |depth: u64| 1.0 / compute.max((plan.decode_bytes + plan.cache_bytes(depth)) as f64 / machine.bandwidth);
     let step = plan.max_step as f64;
     // A step reads every expert at most once, and no more of them than its tokens choose.
     let read = (plan.weight_bytes as f64).min(step * plan.decode_bytes as f64);
     let prefill = step / (compute * step).max(read / machine.bandwidth);
-    let need = plan.weight_bytes + plan.arena_bytes + kv_of_sequence(plan, context);
+    let need = plan.weight_bytes + plan.arena_bytes + plan.cache_bytes(context);
     let fits = if need as f64 <= machine.memory { "yes" } else { "no" };
     let rate = |x: f64| format!("{x:.3} tokens/s");
     table(&[

@@ -1,7 +1,7 @@
 //! Every attention kernel that this machine can run, against f64; and what a row must not depend on.
 
-use super::testing::{Numbers, put, runnable};
 use super::table::resolve;
+use super::testing::{Numbers, put, runnable};
 use crate::abi::{AttentionArgs, AttentionMergeArgs, Kernel, PAGE_TOKENS, SCRATCH_BYTES, part_tokens};
 use crate::format::KvFormat;
 

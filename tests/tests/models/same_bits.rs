@@ -103,6 +103,9 @@ fn threads_that_share_the_keys_of_a_row_give_the_same_bits() {
         }
         let mut runner = Runner::open(&artifact_for(&fixture, quant, "native"), 7);
         let pair = runner.logits_side_by_side(&[&ids, &ids[..700]], |round, i| if round == 0 { 600 - 50 * i } else { 1 });
-        assert!(bits(&pair[0]) == whole && pair[1].len() * 10 == whole.len() * 7 && bits(&pair[1]) == whole[..pair[1].len()], "{quant}, two");
+        assert!(
+            bits(&pair[0]) == whole && pair[1].len() * 10 == whole.len() * 7 && bits(&pair[1]) == whole[..pair[1].len()],
+            "{quant}, two"
+        );
     }
 }
