@@ -22,7 +22,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of the pieces that are written at a time: large enough for the disk, small enough for the L2 cache to hold what is hashed.
-const PIECE: usize = 1 << 20;
+const PIECE: usize = 1 << 18;
 
 /// Writes every weight of a program. `progress` is told the bytes of each piece, `release` the tensors that are not needed again soon.
 ///
