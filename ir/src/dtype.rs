@@ -32,6 +32,7 @@ pub enum DType {
     U4,
     I2,
     U2,
+    F8E8m0,
 }
 
 /// What a [`DType`] is made of.
@@ -88,6 +89,7 @@ pub const DTYPES: &[DTypeInfo] = &[
     plain(DType::U4, "u4", 4, false),
     plain(DType::I2, "i2", 2, false),
     plain(DType::U2, "u2", 2, false),
+    plain(DType::F8E8m0, "f8e8m0", 8, true),
 ];
 
 impl DType {

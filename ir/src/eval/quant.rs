@@ -32,7 +32,7 @@ pub fn round(dtype: DType, row: &mut [f32]) -> Result<(), String> {
             codes.values(row);
         }
         DType::F8E4m3 => return Err(format!("found a cast to {dtype}, expected another type: {dtype} has no arithmetic here")),
-        DType::F8E5m2 | DType::F8E4m3fnuz | DType::F8E5m2fnuz | DType::F4E2m1 => {
+        DType::F8E5m2 | DType::F8E4m3fnuz | DType::F8E5m2fnuz | DType::F8E8m0 | DType::F4E2m1 => {
             row.iter_mut().for_each(|x| *x = minifloat::round(dtype, f64::from(*x), true) as f32);
         }
         _ => return Err(format!("found a cast to {dtype}, expected a type of real numbers")),

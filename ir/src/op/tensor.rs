@@ -43,6 +43,7 @@ pub const TYPES: &[&str] = &[
     "u4",
     "i2",
     "u2",
+    "f8e8m0",
 ];
 const DTYPE: AttrKind = Word(TYPES, false);
 const REDUCTION: AttrKind = Word(&["none", "add", "mul", "max", "min"], true);
@@ -153,7 +154,7 @@ tensor_ops! {
     /// Whether `x` is NaN.
     IsNan "tensor.is_nan" ("x") {} -> 1;
     /// Another element type: floats to integers towards zero, to bool by `x != 0`. What is larger than the
-    /// largest float of 8 bits becomes it, or infinity or NaN with `saturate=0`.
+    /// largest float of 8 bits becomes it, or infinity or NaN with `saturate=0`; powers of two (`f8e8m0`) are rounded up, without a sign.
     Cast "tensor.cast" ("x") {to: DTYPE, saturate: Int(Some(1))} -> 1;
     /// What a step of u8 codes is worth, codes spread over all of `x` and 0: `(max(x, 0) - min(x, 0)) / 255`, 1 if that is 0.
     DynamicScale "tensor.dynamic_scale" ("x") {} -> 1;
