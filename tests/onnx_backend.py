@@ -59,7 +59,7 @@ def kinds():
     import ml_dtypes, numpy as np
     plain = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
              "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
-             "float8_e4m3fnuz": "U8", "float8_e5m2fnuz": "U8", "float4_e2m1fn": "U8", "int4": "I8", "uint4": "U8", "int2": "I8", "uint2": "U8"}
+             "float8_e4m3fnuz": "U8", "float8_e5m2fnuz": "U8", "float8_e8m0fnu": "U8", "float4_e2m1fn": "U8", "int4": "I8", "uint4": "U8", "int2": "I8", "uint2": "U8"}
     return plain
 
 

@@ -4,11 +4,10 @@
 use crate::decoder;
 use crate::diag::{Diag, Result, Warning};
 use crate::frontend::onnx::eager::{self, Value};
-use crate::frontend::onnx::{import, self_contained};
+use crate::frontend::onnx::{import, parts};
 use crate::pack::unwritable;
 use llamac_ir::dtype::DType;
 use llamac_runtime::artifact::layout::MAGIC;
-use llamac_runtime::artifact::reader::find_section;
 use llamac_runtime::artifact::{Artifact, ArtifactError, ArtifactWriter, OpenOptions, SectionKind};
 use safetensors::{Dtype, SafeTensors};
 use std::borrow::Cow;
@@ -28,7 +27,7 @@ pub struct Stored {
 /// Writes the graph in `file` as an artifact that [`infer`] runs.
 ///
 /// # Errors
-/// The file cannot be read or has what is not compiled; its tensors stand in other files; the artifact cannot be written.
+/// The file, or one that it has tensors in, cannot be read or has what is not compiled; the artifact cannot be written.
 pub fn store(file: &Path, out: &Path) -> Result<Stored> {
     eager::check(file)?;
     let mut warnings = vec![Warning(
@@ -41,10 +40,15 @@ pub fn store(file: &Path, out: &Path) -> Result<Stored> {
         let found = format!("{}: {}", why.place.as_deref().unwrap_or_default(), why.what);
         warnings.push(Warning(Diag::new("graph", what).found(found)));
     }
-    let bytes = self_contained(file)?;
+    let parts = parts(file)?;
     let mut writer = ArtifactWriter::create(out).map_err(|e| unwritable(&e))?;
-    writer.reserve(bytes.len() as u64).map_err(|e| unwritable(&e))?;
-    writer.put(SectionKind::Graph, &bytes).map_err(|e| unwritable(&e))?;
+    writer.reserve(parts.bytes()).map_err(|e| unwritable(&e))?;
+    writer.put(SectionKind::Graph, parts.model()).map_err(|e| unwritable(&e))?;
+    if parts.has_data() {
+        let mut section = writer.section(SectionKind::GraphData).map_err(|e| unwritable(&e))?;
+        parts.write(&mut section)?;
+        section.finish().map_err(|e| unwritable(&e))?;
+    }
     let file_bytes = writer.finish().map_err(|e| unwritable(&e))?;
     Ok(Stored { file_bytes, warnings })
 }
@@ -68,21 +72,26 @@ fn is_compiled(file: &Path) -> bool {
     artifact && !matches!(Artifact::open(file, &OpenOptions::default()), Err(ArtifactError::Missing { .. }))
 }
 
+/// Whether a file is an artifact with a graph and no code.
+fn has_graph(file: &Path) -> bool {
+    matches!(Artifact::open(file, &OpenOptions::default()), Err(ArtifactError::Missing { section }) if section == SectionKind::Code.name())
+}
+
 /// What is in an artifact of a graph, for people; `None` if the artifact has no graph.
 ///
 /// # Errors
 /// The file cannot be read or is damaged.
 pub fn described(artifact: &Path) -> Result<Option<String>> {
-    let Ok(bytes) = std::fs::read(artifact) else { return Ok(None) };
-    if !matches!(find_section(&bytes, SectionKind::Graph), Ok(Some(_))) {
+    if !has_graph(artifact) {
         return Ok(None);
     }
+    let bytes = std::fs::metadata(artifact).map_or(0, |m| m.len());
     let (outputs, nodes) = eager::outputs(artifact)?;
     let lines = |ports: &[eager::Port]| ports.iter().map(|p| format!("  {p}\n")).collect::<String>();
     Ok(Some(format!(
         "{}: a graph of {nodes} nodes, {} bytes, no machine code: `llamac infer` interprets it\ninputs:\n{}outputs:\n{}",
         artifact.display(),
-        bytes.len(),
+        bytes,
         lines(&eager::inputs(artifact)?),
         lines(&outputs)
     )))

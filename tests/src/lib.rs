@@ -2,7 +2,10 @@
 
 pub mod fixture;
 pub mod fuzz;
+pub mod graph;
 pub mod model;
 pub mod numbers;
 pub mod onnx;
+pub mod random_graphs;
 pub mod repo;
+pub mod tensors;

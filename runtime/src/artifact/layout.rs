@@ -54,13 +54,16 @@ pub enum SectionKind {
     Check = 6,
     /// The optimised module as text.
     Ir = 7,
-    /// A graph as it was given, in ONNX's own format. An artifact that has it has no other section: there is no code to run.
+    /// A graph as it was given, in ONNX's own format. An artifact that has it has [`SectionKind::GraphData`] perhaps and no other section: there
+    /// is no code to run.
     Graph = 8,
+    /// Data of the graph's tensors that stood in files beside it.
+    GraphData = 9,
 }
 
 impl SectionKind {
     /// Every kind that this version knows.
-    pub const ALL: [SectionKind; 8] = [
+    pub const ALL: [SectionKind; 9] = [
         SectionKind::Meta,
         SectionKind::Code,
         SectionKind::Weights,
@@ -69,6 +72,7 @@ impl SectionKind {
         SectionKind::Check,
         SectionKind::Ir,
         SectionKind::Graph,
+        SectionKind::GraphData,
     ];
 
     /// Name for people.
@@ -82,6 +86,7 @@ impl SectionKind {
             SectionKind::Check => "check",
             SectionKind::Ir => "ir",
             SectionKind::Graph => "graph",
+            SectionKind::GraphData => "graph-data",
         }
     }
 

@@ -1,5 +1,6 @@
 //! ONNX models: what is imported computes what ONNX Runtime computes, and what is raised and compiled does, too.
 
+mod apart;
 mod compiled;
 mod imported;
 mod inferred;

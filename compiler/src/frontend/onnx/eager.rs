@@ -2,8 +2,8 @@
 //! where it follows from values of inputs, and a graph means what its import means. No code is made; see `driver` for what compiles.
 
 use super::elements;
+use super::elements::dtype_of;
 use super::import::{Importer, read};
-use super::weights::dtype_of;
 use super::{bad, ops};
 use crate::diag::{Diag, Result};
 use llamac_ir::dtype::DType;
@@ -132,6 +132,7 @@ pub fn check(path: &Path) -> Result<()> {
 pub fn run(path: &Path, given: &BTreeMap<String, Value>) -> Result<Vec<(String, Value)>> {
     let inside = |d: Diag| d.inside(path.display());
     let (model, weights) = read(path)?;
+    weights.check_data()?;
     let graph = model.graph.as_ref().ok_or_else(|| inside(bad("the file has no graph").expected("a complete model.onnx")))?;
     let mut importer = Importer::new(&model, weights).map_err(inside)?;
     importer.eager = Some(Eager::default());

@@ -115,8 +115,11 @@ fn what_does_not_fit_is_said() {
     assert!(said.contains("number of axes"), "{said}");
     let said = give(vec![("a", a), ("b", b), ("c", longs(&[]))]);
     assert!(said.contains("no such input") && said.contains("`c`") && said.contains("a, b"), "{said}");
-    let lost = computed("Cast", vec![int("to", 24)], &[floats(&[1], &[1.0])], DataType::Float).unwrap_err();
-    assert!(lost.contains("number 24"), "{lost}");
+    let lost = computed("Cast", vec![int("to", 40)], &[floats(&[1], &[1.0])], DataType::Float).unwrap_err();
+    assert!(lost.contains("number 40"), "{lost}");
+    // Nothing is dropped where the part to drop is 0.
+    let zero = [floats(&[1], &[3.0]), floats(&[], &[0.0]), whole(DType::Bool, DataType::Bool, &[], &[1])];
+    same(computed("Dropout", vec![], &zero, DataType::Float), &[1], &[3.0]);
     let learning = computed(
         "Dropout",
         vec![],

@@ -1,9 +1,12 @@
 //! Bytes of tensors to the evaluator's values and back, exactly, for every element type. Where bytes stand in a file is in `weights`.
 
+use super::bad;
+use crate::diag::Result;
 use half::{bf16, f16};
 use llamac_ir::dtype::DType;
 use llamac_ir::eval::Tensor;
 use llamac_ir::eval::quant::minifloat;
+use tract_onnx::pb::{TensorProto, tensor_proto};
 
 /// Bytes that an element has in a file of tensors; what has less than 8 bits takes one byte.
 pub(super) fn width(dtype: DType) -> usize {
@@ -67,6 +70,88 @@ pub fn encode(dtype: DType, tensor: &Tensor) -> Vec<u8> {
     }
     let size = width(dtype);
     tensor.as_i64().unwrap_or_default().iter().flat_map(|x| x.to_le_bytes().into_iter().take(size)).collect()
+}
+
+/// One little-endian element, if it is exact in f64.
+pub(super) fn element(dtype: DType, b: &[u8]) -> Option<f64> {
+    Some(match (dtype, b) {
+        (DType::F32, &[a, b, c, d]) => f64::from(f32::from_le_bytes([a, b, c, d])),
+        (DType::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f64(),
+        (DType::Bf16, &[a, b]) => bf16::from_le_bytes([a, b]).to_f64(),
+        (DType::F64, b) => f64::from_le_bytes(b.try_into().ok()?),
+        (DType::I16, &[a, b]) => f64::from(i16::from_le_bytes([a, b])),
+        (DType::U16, &[a, b]) => f64::from(u16::from_le_bytes([a, b])),
+        (DType::U32, &[a, b, c, d]) => f64::from(u32::from_le_bytes([a, b, c, d])),
+        (DType::U64, b) => u64::from_le_bytes(b.try_into().ok()?) as f64,
+        (DType::F8E4m3 | DType::F8E5m2 | DType::F8E4m3fnuz | DType::F8E5m2fnuz | DType::F8E8m0, &[a]) => minifloat::decode(dtype, a),
+        (DType::I64, b) => i64::from_le_bytes(b.try_into().ok()?) as f64,
+        (DType::I32, &[a, b, c, d]) => f64::from(i32::from_le_bytes([a, b, c, d])),
+        (DType::I8, &[a]) => f64::from(a as i8),
+        (DType::U8 | DType::Bool, &[a]) => f64::from(a),
+        _ => return None,
+    })
+}
+
+/// Numbers of types that came after the messages' own list.
+const FLOAT4E2M1: i32 = 23;
+const FLOAT8E8M0: i32 = 24;
+const UINT2: i32 = 25;
+const INT2: i32 = 26;
+
+/// The element type of an ONNX number.
+///
+/// # Errors
+/// One that is not compiled, by its name.
+pub(super) fn dtype_of(number: i32) -> Result<DType> {
+    use tensor_proto::DataType as D;
+    let name = D::try_from(number).map_or_else(|_| format!("number {number}"), |d| format!("{d:?}").to_lowercase());
+    Ok(match D::try_from(number) {
+        Ok(D::Float) => DType::F32,
+        Ok(D::Float16) => DType::F16,
+        Ok(D::Bfloat16) => DType::Bf16,
+        Ok(D::Int64) => DType::I64,
+        Ok(D::Int32) => DType::I32,
+        Ok(D::Int8) => DType::I8,
+        Ok(D::Uint8) => DType::U8,
+        Ok(D::Bool) => DType::Bool,
+        Ok(D::Double) => DType::F64,
+        Ok(D::Int16) => DType::I16,
+        Ok(D::Uint16) => DType::U16,
+        Ok(D::Uint32) => DType::U32,
+        Ok(D::Uint64) => DType::U64,
+        Ok(D::Float8e4m3fn) => DType::F8E4m3,
+        Ok(D::Float8e5m2) => DType::F8E5m2,
+        Ok(D::Float8e4m3fnuz) => DType::F8E4m3fnuz,
+        Ok(D::Float8e5m2fnuz) => DType::F8E5m2fnuz,
+        Ok(D::Int4) => DType::I4,
+        Ok(D::Uint4) => DType::U4,
+        _ if number == FLOAT4E2M1 => DType::F4E2m1,
+        _ if number == FLOAT8E8M0 => DType::F8E8m0,
+        _ if number == UINT2 => DType::U2,
+        _ if number == INT2 => DType::I2,
+        _ => {
+            return Err(bad("an element type is not compiled")
+                .found(name)
+                .expected("float, float16, bfloat16, double, integers, bool or float8")
+                .help("export the model in float32, float16 or bfloat16"));
+        }
+    })
+}
+
+/// Data in the fields of its type.
+pub(super) fn typed(tensor: &TensorProto, dtype: DType) -> Result<Vec<u8>> {
+    let words = || tensor.int32_data.iter();
+    Ok(match dtype {
+        DType::F32 => tensor.float_data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::F64 => tensor.double_data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::U32 => tensor.uint64_data.iter().flat_map(|x| (*x as u32).to_le_bytes()).collect(),
+        DType::U64 => tensor.uint64_data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::I64 => tensor.int64_data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::I32 => words().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::F16 | DType::Bf16 | DType::I16 | DType::U16 => words().flat_map(|x| (*x as u16).to_le_bytes()).collect(),
+        dtype if dtype.info().bits <= 8 => words().map(|x| *x as u8).collect(),
+        other => return Err(bad("data of this type stands in a field that is not read").found(other)),
+    })
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use super::attributes::Attributes;
 use super::eager::Eager;
+use super::elements::dtype_of;
 use super::known::{Known, MOST};
 use super::ops;
 use super::shapes;
-use super::weights::{OnnxWeights, dtype_of};
+use super::weights::OnnxWeights;
 use super::{bad, wire};
 use crate::diag::{Diag, Result};
 use llamac_ir::build::FuncBuilder;
@@ -82,22 +83,6 @@ fn counted(graph: &GraphProto) -> BTreeSet<String> {
 
 fn no_graph() -> Diag {
     bad("the file has no graph").expected("a complete model.onnx")
-}
-
-/// The bytes of a model that needs no other file.
-///
-/// # Errors
-/// Tensors stand in other files.
-pub fn self_contained(path: &Path) -> Result<Vec<u8>> {
-    let (_, weights) = read(path)?;
-    match weights.other_files() {
-        0 => Ok(weights.model_bytes().to_vec()),
-        files => Err(bad("the tensors of the graph stand in other files: an artifact would not have them")
-            .place(path.display())
-            .found(format_args!("{files} files beside the graph"))
-            .expected("one file")
-            .help("`llamac infer` runs the ONNX file itself; or save it with its data inside (`onnx.save_model(.., save_as_external_data=False)`)")),
-    }
 }
 
 /// The messages of a model, and its tensors. An artifact may have a model in it.

@@ -9,12 +9,14 @@ mod import;
 mod known;
 mod model;
 mod ops;
+mod outside;
 mod shapes;
 mod weights;
 mod wire;
 
-pub use import::{Graph, import, self_contained};
+pub use import::{Graph, import};
 pub use model::{OnnxModel, graph_file, load, raised};
+pub use outside::{Parts, parts};
 pub use weights::OnnxWeights;
 
 use crate::diag::Diag;

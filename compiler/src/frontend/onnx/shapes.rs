@@ -57,7 +57,7 @@ pub(super) fn known(imp: &mut Importer, node: &NodeProto, attributes: &Attribute
                 inputs[0].zip(&inputs[1], inputs[1].dtype, |c, a| c.number().map(|c| if c != 0 { a.clone() } else { Dim::sym("?") }));
             picked.and_then(|p| p.zip(&inputs[2], p.dtype, |a, b| Some(if *a == Dim::sym("?") { b.clone() } else { a.clone() })))
         }
-        "Cast" => match attributes.int("to")?.map(|to| super::weights::dtype_of(to as i32)).transpose()? {
+        "Cast" => match attributes.int("to")?.map(|to| super::elements::dtype_of(to as i32)).transpose()? {
             Some(dtype @ (DType::I64 | DType::I32)) => Some(Known { dtype, ..first.clone() }),
             _ => None,
         },
@@ -92,7 +92,7 @@ pub(super) fn known(imp: &mut Importer, node: &NodeProto, attributes: &Attribute
             match first.numbers().map(|n| n.iter().map(|n| usize::try_from(*n)).collect::<std::result::Result<Vec<_>, _>>()) {
                 Some(Ok(shape)) if shape.iter().product::<usize>() <= MOST => {
                     let value = attributes.tensor("value")?;
-                    match value.map(|t| (super::weights::dtype_of(t.data_type), t)) {
+                    match value.map(|t| (super::elements::dtype_of(t.data_type), t)) {
                         Some((Ok(dtype @ (DType::I64 | DType::I32 | DType::Bool)), t)) => {
                             let name = format!("{}.value", node.output[0]);
                             imp.weights.add(&name, t)?;

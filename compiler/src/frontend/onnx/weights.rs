@@ -3,16 +3,16 @@
 
 use super::bad;
 use super::blocks::Blocks;
+use super::elements::{dtype_of, element, typed};
+use super::outside::Kept;
 use super::wire::INSIDE;
 use crate::diag::{Diag, Result};
-use half::{bf16, f16};
 use llamac_ir::dtype::DType;
 use llamac_ir::eval::quant::Codes;
-use llamac_ir::eval::quant::minifloat;
 use llamac_ir::recipe::{Line, Source};
-use llamac_runtime::artifact::SectionKind;
-use llamac_runtime::artifact::layout::MAGIC;
+use llamac_runtime::artifact::layout::{Layout, MAGIC, SectionEntry};
 use llamac_runtime::artifact::reader::find_section;
+use llamac_runtime::artifact::{ArtifactError, SectionKind};
 use memmap2::Mmap;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -33,6 +33,19 @@ pub struct OnnxWeights {
     roots: BTreeMap<String, String>,
     /// Where the model is in its file.
     model: Range<usize>,
+    /// In an artifact: where the data is that stood outside, and what it is.
+    kept: Option<(Range<usize>, Kept)>,
+}
+
+/// A part of a file beside the model.
+#[derive(Debug)]
+pub(super) struct Outside {
+    /// As the model calls the file.
+    pub(super) location: String,
+    pub(super) start: usize,
+    pub(super) bytes: usize,
+    /// The file.
+    pub(super) file: PathBuf,
 }
 
 /// One tensor.
@@ -67,6 +80,7 @@ impl OnnxWeights {
             aliases: BTreeMap::new(),
             roots: BTreeMap::new(),
             model: 0..0,
+            kept: None,
         };
         weights.map(model.to_owned())?;
         weights.model = 0..weights.files[0].1.as_ref().map_or(0, |m| m.len());
@@ -78,11 +92,6 @@ impl OnnxWeights {
         self.files.first().and_then(|(_, map)| map.as_deref()?.get(self.model.clone())).unwrap_or(&[])
     }
 
-    /// How many files beside the model's own are mapped.
-    pub(super) fn other_files(&self) -> usize {
-        self.files.len() - 1
-    }
-
     /// Takes the graph in an artifact for the model.
     ///
     /// # Errors
@@ -92,8 +101,17 @@ impl OnnxWeights {
             return Ok(());
         }
         let place = self.files[0].0.display().to_string();
-        let found = find_section(self.model_bytes(), SectionKind::Graph);
-        let found = found.map_err(|e| Diag::new(e.code(), e.to_string()).place(&place).help(e.help()))?;
+        let damaged = |e: ArtifactError| Diag::new(e.code(), e.to_string()).place(&place).help(e.help());
+        let found = find_section(self.model_bytes(), SectionKind::Graph).map_err(damaged)?;
+        let layout = Layout::decode(self.model_bytes()).map_err(damaged)?;
+        let range =
+            |entry: &SectionEntry| Some(usize::try_from(entry.offset).ok()?..usize::try_from(entry.offset.checked_add(entry.bytes)?).ok()?);
+        let section = layout.find(SectionKind::GraphData).and_then(range);
+        let kept = match section.as_ref().and_then(|r| self.model_bytes().get(r.clone())) {
+            Some(bytes) => Kept::parse(bytes).map_err(|d| d.place(&place))?,
+            None => Kept::default(),
+        };
+        self.kept = Some((section.unwrap_or_default(), kept));
         self.model = found.ok_or_else(|| {
             bad("the artifact is of a decoder: the graph that it was compiled from is not in it")
                 .place(&place)
@@ -102,6 +120,16 @@ impl OnnxWeights {
                 .help("`llamac logits` gives the logits of token ids; `llamac infer model.onnx` runs the graph itself")
         })?;
         Ok(())
+    }
+
+    /// Compares data that an artifact keeps with its hash: nothing else looks at all of it.
+    ///
+    /// # Errors
+    /// The artifact is damaged.
+    pub(super) fn check_data(&self) -> Result<()> {
+        let (Some(_), Some((path, Some(map)))) = (&self.kept, self.files.first()) else { return Ok(()) };
+        let found = find_section(map, SectionKind::GraphData);
+        found.map(|_| ()).map_err(|e| Diag::new(e.code(), e.to_string()).place(path.display()).help(e.help()))
     }
 
     fn map(&mut self, path: PathBuf) -> Result<usize> {
@@ -180,7 +208,44 @@ impl OnnxWeights {
             };
             return self.range(0, start.saturating_add(self.model.start), len);
         }
+        let number = |key: &str| match entry(key) {
+            None => Ok(None),
+            Some(text) => text.parse::<usize>().map(Some).map_err(|_| bad(format!("`{key}` of external data is no number")).found(text)),
+        };
         let location = entry("location").ok_or_else(|| bad("the tensor has external data and does not say where"))?;
+        let (start, len) = (number("offset")?.unwrap_or(0), number("length")?.unwrap_or(bytes));
+        if let Some((section, kept)) = &self.kept {
+            let at = kept.find(location, start, len).ok_or_else(|| {
+                bad("the artifact does not have the data of a tensor that stood in another file")
+                    .found(format_args!("`{location}`, {len} bytes from {start} on"))
+                    .help("compile the graph again")
+            })?;
+            return self.range(0, section.start + at, len);
+        }
+        let path = self.beside(location)?;
+        let file = self.map(path)?;
+        self.range(file, start, len)
+    }
+
+    /// Where external data of a tensor stands; that it is there is checked.
+    ///
+    /// # Errors
+    /// As [`OnnxWeights::add`].
+    pub(super) fn outside(&mut self, tensor: &TensorProto) -> Result<Outside> {
+        let entry = |key: &str| tensor.external_data.iter().find(|e| e.key == key).map(|e| e.value.clone());
+        match self.stored(tensor)?.data {
+            Data::Mapped(file, range) => Ok(Outside {
+                location: entry("location").unwrap_or_default(),
+                start: range.start,
+                bytes: range.len(),
+                file: self.files[file].0.clone(),
+            }),
+            _ => Err(bad("the tensor has external data and does not say where")),
+        }
+    }
+
+    /// A file beside the model, by the name that the model has for it.
+    fn beside(&self, location: &str) -> Result<PathBuf> {
         let plain = Path::new(location).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
         if !plain || location.is_empty() || location.contains('\\') {
             return Err(bad("external data stands outside the folder of the model")
@@ -195,13 +260,7 @@ impl OnnxWeights {
         {
             return Err(bad("external data stands outside the folder of the model").found(format_args!("{location}, a link")));
         }
-        let number = |key: &str| match entry(key) {
-            None => Ok(None),
-            Some(text) => text.parse::<usize>().map(Some).map_err(|_| bad(format!("`{key}` of external data is no number")).found(text)),
-        };
-        let (start, len) = (number("offset")?.unwrap_or(0), number("length")?.unwrap_or(bytes));
-        let file = self.map(path)?;
-        self.range(file, start, len)
+        Ok(path)
     }
 
     fn range(&self, file: usize, start: usize, len: usize) -> Result<Data> {
@@ -365,84 +424,4 @@ impl Source for OnnxWeights {
         }
         Ok(())
     }
-}
-
-/// One little-endian element, if it is exact in f64.
-pub(super) fn element(dtype: DType, b: &[u8]) -> Option<f64> {
-    Some(match (dtype, b) {
-        (DType::F32, &[a, b, c, d]) => f64::from(f32::from_le_bytes([a, b, c, d])),
-        (DType::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f64(),
-        (DType::Bf16, &[a, b]) => bf16::from_le_bytes([a, b]).to_f64(),
-        (DType::F64, b) => f64::from_le_bytes(b.try_into().ok()?),
-        (DType::I16, &[a, b]) => f64::from(i16::from_le_bytes([a, b])),
-        (DType::U16, &[a, b]) => f64::from(u16::from_le_bytes([a, b])),
-        (DType::U32, &[a, b, c, d]) => f64::from(u32::from_le_bytes([a, b, c, d])),
-        (DType::U64, b) => u64::from_le_bytes(b.try_into().ok()?) as f64,
-        (DType::F8E4m3 | DType::F8E5m2 | DType::F8E4m3fnuz | DType::F8E5m2fnuz, &[a]) => minifloat::decode(dtype, a),
-        (DType::I64, b) => i64::from_le_bytes(b.try_into().ok()?) as f64,
-        (DType::I32, &[a, b, c, d]) => f64::from(i32::from_le_bytes([a, b, c, d])),
-        (DType::I8, &[a]) => f64::from(a as i8),
-        (DType::U8 | DType::Bool, &[a]) => f64::from(a),
-        _ => return None,
-    })
-}
-
-/// Numbers of types that came after the messages' own list.
-const FLOAT4E2M1: i32 = 23;
-const UINT2: i32 = 25;
-const INT2: i32 = 26;
-
-/// The element type of an ONNX number.
-///
-/// # Errors
-/// One that is not compiled, by its name.
-pub(super) fn dtype_of(number: i32) -> Result<DType> {
-    use tensor_proto::DataType as D;
-    let name = D::try_from(number).map_or_else(|_| format!("number {number}"), |d| format!("{d:?}").to_lowercase());
-    Ok(match D::try_from(number) {
-        Ok(D::Float) => DType::F32,
-        Ok(D::Float16) => DType::F16,
-        Ok(D::Bfloat16) => DType::Bf16,
-        Ok(D::Int64) => DType::I64,
-        Ok(D::Int32) => DType::I32,
-        Ok(D::Int8) => DType::I8,
-        Ok(D::Uint8) => DType::U8,
-        Ok(D::Bool) => DType::Bool,
-        Ok(D::Double) => DType::F64,
-        Ok(D::Int16) => DType::I16,
-        Ok(D::Uint16) => DType::U16,
-        Ok(D::Uint32) => DType::U32,
-        Ok(D::Uint64) => DType::U64,
-        Ok(D::Float8e4m3fn) => DType::F8E4m3,
-        Ok(D::Float8e5m2) => DType::F8E5m2,
-        Ok(D::Float8e4m3fnuz) => DType::F8E4m3fnuz,
-        Ok(D::Float8e5m2fnuz) => DType::F8E5m2fnuz,
-        Ok(D::Int4) => DType::I4,
-        Ok(D::Uint4) => DType::U4,
-        _ if number == FLOAT4E2M1 => DType::F4E2m1,
-        _ if number == UINT2 => DType::U2,
-        _ if number == INT2 => DType::I2,
-        _ => {
-            return Err(bad("an element type is not compiled")
-                .found(name)
-                .expected("float, float16, bfloat16, double, integers, bool or float8")
-                .help("export the model in float32, float16 or bfloat16"));
-        }
-    })
-}
-
-/// Data in the fields of its type.
-fn typed(tensor: &TensorProto, dtype: DType) -> Result<Vec<u8>> {
-    let words = || tensor.int32_data.iter();
-    Ok(match dtype {
-        DType::F32 => tensor.float_data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        DType::F64 => tensor.double_data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        DType::U32 => tensor.uint64_data.iter().flat_map(|x| (*x as u32).to_le_bytes()).collect(),
-        DType::U64 => tensor.uint64_data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        DType::I64 => tensor.int64_data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        DType::I32 => words().flat_map(|x| x.to_le_bytes()).collect(),
-        DType::F16 | DType::Bf16 | DType::I16 | DType::U16 => words().flat_map(|x| (*x as u16).to_le_bytes()).collect(),
-        dtype if dtype.info().bits <= 8 => words().map(|x| *x as u8).collect(),
-        other => return Err(bad("data of this type stands in a field that is not read").found(other)),
-    })
 }

@@ -2,8 +2,8 @@
 
 use super::super::attributes::Attributes;
 use super::super::bad;
+use super::super::elements::dtype_of;
 use super::super::import::{Importer, input};
-use super::super::weights::dtype_of;
 use super::make::Make;
 use super::quantized;
 use crate::diag::Result;

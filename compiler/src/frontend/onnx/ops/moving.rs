@@ -2,9 +2,9 @@
 
 use super::super::attributes::Attributes;
 use super::super::bad;
+use super::super::elements::dtype_of;
 use super::super::import::{Importer, input};
 use super::super::known::at_most;
-use super::super::weights::dtype_of;
 use crate::diag::Result;
 use llamac_ir::module::Operand;
 use llamac_ir::op::Attr;

@@ -187,9 +187,18 @@ pub(super) fn modulo(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> 
 }
 
 /// Nothing is dropped: only what runs, not what learns.
+/// Whether the part of elements that a node drops is 0.
+fn drops_none(i: &mut Importer, node: &NodeProto) -> Result<bool> {
+    if input(node, 1).is_none() {
+        return Ok(false);
+    }
+    let ratio = i.read(node, 1)?;
+    Ok(i.value_of(ratio).is_ok_and(|t| t.as_f32() == Some(&[0.0]) || t.as_f64() == Some(&[0.0])))
+}
+
 pub(super) fn dropout(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Found {
     a.int("seed")?;
-    if input(node, 2).is_some() && i.numbers(node, 2, "whether elements are dropped")? != [0] {
+    if input(node, 2).is_some() && i.numbers(node, 2, "whether elements are dropped")? != [0] && !drops_none(i, node)? {
         return Err(bad("dropping elements is not compiled: it is for training").found("training_mode = true").expected("false"));
     }
     let x = i.read(node, 0)?;
@@ -205,13 +214,13 @@ pub(super) fn dropout(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) ->
 pub(super) fn cast(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Found {
     let x = i.read(node, 0)?;
     let to = match node.op_type.as_str() {
-        "Cast" => super::super::weights::dtype_of(a.int("to")?.ok_or_else(|| bad("`to` is missing"))? as i32)?,
+        "Cast" => super::super::elements::dtype_of(a.int("to")?.ok_or_else(|| bad("`to` is missing"))? as i32)?,
         _ => {
             let like = i.read(node, 1)?;
             i.ty(like).dtype
         }
     };
-    // It is for a type that is not compiled.
+    // It is for powers of two alone.
     if let Some(other) = a.text("round_mode")?.filter(|r| r != "up") {
         return Err(bad("attribute `round_mode` has a value that is not compiled").found(other).expected("up"));
     }
