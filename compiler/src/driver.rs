@@ -18,6 +18,7 @@ use llamac_ir::module::Module;
 use llamac_ir::recipe::Source;
 use llamac_passes::check::Checked;
 use llamac_passes::pipeline::{self, PRECISIONS, Precision, Report};
+use llamac_passes::raise::LONGEST_ALONE;
 use llamac_passes::variants::{self, Formats};
 use llamac_runtime::abi::ABI_VERSION;
 use llamac_runtime::artifact::check::CheckVectors;
@@ -398,6 +399,14 @@ fn limits(model: &Model, options: &CompileOptions, warnings: &mut Vec<Warning>) 
             "--max-context {max_context} is more than the {trained} positions that the model was trained for: expect nonsense beyond them"
         );
         warnings.push(Warning(Diag::new("option", what)));
+    }
+    if model.onnx.as_ref().is_some_and(|graph| graph.open) && max_context > LONGEST_ALONE {
+        let what = format!(
+            "the graph has no cache: its mask was tried for sequences of up to {LONGEST_ALONE} tokens, and is taken to go on the same way"
+        );
+        let help =
+            format!("if its attention has chunks that are longer, use --max-context {LONGEST_ALONE}, or export the model with a cache");
+        warnings.push(Warning(Diag::new("onnx", what).help(help)));
     }
     if max_context > trained && stretches {
         let what = format!(

@@ -1,5 +1,6 @@
 //! What the tests of this crate share: the repository, its fixtures, running models, comparing numbers. No test is here.
 
+pub mod decoders;
 pub mod fixture;
 pub mod fuzz;
 pub mod graph;

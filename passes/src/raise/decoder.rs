@@ -229,6 +229,7 @@ impl<'a> Decoder<'a> {
             let padding = asked.padding(chunk);
             asked.tells().for_each(|p| *self.noted.masks.entry(p).or_insert(true) &= padding);
         }
+        self.noted.open |= past.is_empty() && found == Ok(0);
         self.chunks.insert(mask, found.clone());
         found
     }

@@ -35,6 +35,8 @@ pub struct Ports {
     pub inputs: Vec<(String, Port)>,
     /// Results.
     pub outputs: Vec<Port>,
+    /// A mask is causal as far as it was tried, which without a past is [`LONGEST_ALONE`](super::LONGEST_ALONE) tokens: a chunk may begin behind.
+    pub open: bool,
 }
 
 /// What is noted of ports while a graph is translated.
@@ -48,6 +50,8 @@ pub(super) struct Noted {
     pub(super) caches: Vec<[ValueId; 2]>,
     /// Parameters that masks read, and whether these tell of padding as they should.
     pub(super) masks: BTreeMap<ValueId, bool>,
+    /// As [`Ports::open`].
+    pub(super) open: bool,
 }
 
 impl Decoder<'_> {
@@ -79,7 +83,11 @@ impl Decoder<'_> {
             Operand::Weight(_) => Port::Other,
         };
         let name = |p: &ValueId| func.values[p.0 as usize].name.clone();
-        Ports { inputs: func.params.iter().map(|p| (name(p), input(*p))).collect(), outputs: func.results.iter().map(output).collect() }
+        Ports {
+            inputs: func.params.iter().map(|p| (name(p), input(*p))).collect(),
+            outputs: func.results.iter().map(output).collect(),
+            open: noted.open,
+        }
     }
 }
 

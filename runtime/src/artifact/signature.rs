@@ -58,3 +58,32 @@ pub enum Role {
     /// Something else.
     Other,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_every_role_is_fixed_and_what_may_be_left_out_has_a_default() {
+        let roles = [
+            (Role::Ids, r#""ids""#),
+            (Role::Positions, r#""positions""#),
+            (Role::Mask { padding: true }, r#"{"mask":{"padding":true}}"#),
+            (Role::Last, r#""last""#),
+            (Role::Total, r#""total""#),
+            (Role::Key(3), r#"{"key":3}"#),
+            (Role::Value(0), r#"{"value":0}"#),
+            (Role::Logits, r#""logits""#),
+            (Role::Unread, r#""unread""#),
+            (Role::Other, r#""other""#),
+        ];
+        for (role, text) in roles {
+            assert_eq!(serde_json::to_string(&role).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Role>(text).unwrap(), role);
+        }
+        let old = r#"{"inputs":[{"name":"input_ids","dtype":"i64","shape":["batch","7"],"role":"ids"}],"outputs":[]}"#;
+        let read: Signature = serde_json::from_str(old).unwrap();
+        assert!(!read.counts && !read.inputs[0].optional && read.inputs[0].shape == ["batch", "7"]);
+        assert!(serde_json::from_str::<Role>(r#""something-new""#).is_err());
+    }
+}

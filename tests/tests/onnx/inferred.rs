@@ -5,6 +5,7 @@ use llamac::driver::{self, CompileOptions};
 use llamac::graph;
 use llamac_tests::fixture::{self, Tensor};
 use llamac_tests::onnx::{self, OnnxFixture};
+use llamac_tests::repo;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use std::collections::BTreeMap;
@@ -12,10 +13,13 @@ use std::path::{Path, PathBuf};
 
 /// Compiled as `llamac compile model.onnx -o A.llx` does, or in a format.
 fn artifact(fixture: &OnnxFixture, folder: &Path, quant: Option<&str>) -> PathBuf {
-    let out = folder.join(format!("{}.llx", fixture.name));
+    compiled(&fixture.model, &folder.join(format!("{}.llx", fixture.name)), quant)
+}
+
+fn compiled(model: &Path, out: &Path, quant: Option<&str>) -> PathBuf {
     let options = CompileOptions { quant: quant.map(str::to_owned), max_context: Some(256), ..CompileOptions::default() };
-    driver::compile(&fixture.model, &out, &options, &driver::Silent).unwrap_or_else(|e| panic!("{}: {e}", fixture.name));
-    out
+    driver::compile(model, out, &options, &driver::Silent).unwrap_or_else(|e| panic!("{}: {e}", model.display()));
+    out.to_path_buf()
 }
 
 type Tensors = BTreeMap<String, Tensor>;
@@ -56,11 +60,14 @@ fn real(t: &Tensor, mask: Option<&Tensor>, from_end: bool) -> Vec<f32> {
 
 fn check(fixture: &OnnxFixture, quant: Option<&str>) {
     let folder = tempfile::tempdir().expect("a folder");
-    let path = artifact(fixture, folder.path(), quant);
+    check_artifact(fixture, &artifact(fixture, folder.path(), quant));
+}
+
+fn check_artifact(fixture: &OnnxFixture, path: &Path) {
     let mut checked = 0;
     for case in fixture.cases() {
         let given = inputs(fixture, &case);
-        let found = infer(&path, &given).unwrap_or_else(|e| panic!("{} {case}: {e}", fixture.name));
+        let found = infer(path, &given).unwrap_or_else(|e| panic!("{} {case}: {e}", fixture.name));
         let prefix = format!("{case}.out.");
         let names: Vec<&str> = fixture.io.keys().filter_map(|k| k.strip_prefix(&prefix)).collect();
         assert_eq!(found.keys().map(String::as_str).collect::<Vec<_>>(), names, "{} {case}", fixture.name);
@@ -89,6 +96,29 @@ fn every_case_of_every_export_is_what_onnx_runtime_computes() {
 #[test]
 fn exports_outside_the_repository_are_what_onnx_runtime_computes() {
     onnx::more().iter().filter(|f| DECODERS.contains(&f.name.as_str())).for_each(|f| check(f, None));
+}
+
+#[test]
+fn the_artifact_of_a_checkpoint_answers_to_the_names_of_its_exports() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (checkpoint, export) in [("llama3-onnx", "llama3-onnx_torch_opset18_extdata"), ("llama4-onnx", "llama4-onnx_torch_opset18")] {
+        let fixture = onnx::one(folder.path(), export);
+        let model = repo::root().join("tests/fixtures").join(checkpoint).join("model");
+        let path = compiled(&model, &folder.path().join(format!("{checkpoint}.llx")), Some("f32"));
+        check_artifact(&fixture, &path);
+        // All but the ids may be left out: nothing is past, nothing is padding.
+        let mut given = inputs(&fixture, "prefill_batch");
+        let whole = infer(&path, &given).expect("runs");
+        given.retain(|name, _| name == "input_ids");
+        let alone = infer(&path, &given).expect("runs");
+        assert!(alone.iter().zip(&whole).all(|(a, b)| a.0 == b.0 && a.1.f32 == b.1.f32), "{checkpoint}");
+        given.insert("tokens".into(), given["input_ids"].clone());
+        let said = infer(&path, &given).expect_err("another name");
+        let names = ["`tokens`", "`input_ids`: i64[batch, sequence]", "`past_key_values.1.value`: f32[batch, "];
+        assert!(names.iter().all(|n| said.contains(n)), "{said}");
+        given.clear();
+        assert!(infer(&path, &given).expect_err("no ids").contains("an input is missing"));
+    }
 }
 
 /// The next token of each sequence behind what a call gave.

@@ -6,5 +6,6 @@ mod imported;
 mod inferred;
 mod interpreted;
 mod kept;
+mod made;
 mod past;
 mod same_module;

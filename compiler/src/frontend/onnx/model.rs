@@ -28,6 +28,8 @@ pub struct OnnxModel {
     pub weights: OnnxWeights,
     /// The graph's inputs and outputs.
     pub signature: Signature,
+    /// A mask may say more of longer sequences than it was tried for ([`llamac_passes::raise::LONGEST_ALONE`]).
+    pub open: bool,
     /// The graph's file.
     pub file: PathBuf,
 }
@@ -57,7 +59,7 @@ pub fn raised(file: &Path, observer: &mut dyn FnMut(&str, &Module)) -> Result<On
     let mut weights = weights;
     weights.set_aliases(raised.aliases);
     let signature = decoder::of_graph(&eager::inputs(file)?, &eager::outputs(file)?.0, &raised.ports, &counted);
-    Ok(OnnxModel { module: raised.module, weights, signature, file: file.to_path_buf() })
+    Ok(OnnxModel { module: raised.module, weights, signature, open: raised.ports.open, file: file.to_path_buf() })
 }
 
 fn refused(error: &RaiseError, file: &Path, producer: &str) -> Diag {
@@ -70,7 +72,7 @@ fn refused(error: &RaiseError, file: &Path, producer: &str) -> Diag {
             .found(&e.why)
             .expected("token ids in, logits and the cache out; norms, rotary embedding, causal attention and gated MLPs between")
             .help(format_args!(
-                "`llamac opt {} --print-after raise` shows how far it was understood; it was written by {producer}",
+                "`llamac opt {0} --print-after raise` shows how far it was understood; `llamac infer {0}` runs it as it is; it was written by {producer}",
                 file.display()
             )),
         RaiseError::NoLayers(e) => bad("no layers are found in the graph")

@@ -6,6 +6,7 @@ mod attention;
 mod codes;
 mod contrib;
 mod convolution;
+mod experts;
 mod make;
 mod moving;
 mod network;
@@ -173,6 +174,7 @@ const OPS: &[(&str, &str, i64, Import)] = &[
     (MS, "GatherBlockQuantized", 1, quantized::gather_blocks),
     (MS, "GroupQueryAttention", 1, contrib::group_query_attention),
     (MS, "MatMulNBits", 1, quantized::matmul_bits),
+    (MS, "QMoE", 1, experts::quantized),
     (MS, "RotaryEmbedding", 1, contrib::rotary),
     (MS, "SimplifiedLayerNormalization", 1, network::rms_norm),
     (MS, "SkipSimplifiedLayerNormalization", 1, network::skip_rms_norm),

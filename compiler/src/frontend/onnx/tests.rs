@@ -1,6 +1,7 @@
 //! What is refused and how, and where data is found: models made in memory.
 
 mod contrib;
+mod experts;
 
 use super::{import, load};
 use llamac_ir::recipe::Source;

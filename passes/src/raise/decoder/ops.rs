@@ -178,6 +178,10 @@ impl Decoder<'_> {
                 let value = self.out.op(OpKind::ExpertLinear, name, &[view.value.into(), weight], &[])?;
                 Ok(View { value, feats: vec![experts, n], axes: view.axes })
             }
+            // What every expert gives is weighed behind, as `QMoE` does it.
+            [_, k, _] if view.feats == [k] => {
+                Err("experts on rows without their gate: code is made for gates, sigmoids of scores, on what experts take".into())
+            }
             _ => Err("a product along something else than the features".into()),
         }
     }

@@ -5,7 +5,7 @@ use super::super::import::Importer;
 use crate::diag::Result;
 use llamac_ir::dtype::DType;
 use llamac_ir::module::Operand;
-use llamac_ir::op::{Attr, TensorOp as T};
+use llamac_ir::op::{Attr, OpKind, TensorOp as T};
 use llamac_ir::types::Dim;
 use tract_onnx::pb::NodeProto;
 
@@ -22,6 +22,14 @@ impl<'a> Make<'a> {
     }
     pub(super) fn op(&mut self, op: T, operands: &[Operand], attrs: &[(&str, Attr)]) -> Result<Operand> {
         Ok(self.i.tensor(op, &self.name, operands, attrs)?.into())
+    }
+    /// Both results of an op that has two.
+    pub(super) fn pair(&mut self, op: OpKind, x: Operand, attrs: &[(&str, Attr)]) -> Result<[Operand; 2]> {
+        let made = self.i.f.ops(op, &self.name, &[x], attrs).map_err(|e| bad("the operands do not fit the op").found(e))?;
+        match made[..] {
+            [a, b] => Ok([a.into(), b.into()]),
+            _ => Err(bad("an op has another number of results; this is a bug of llamac").found(made.len())),
+        }
     }
     pub(super) fn un(&mut self, op: T, x: Operand) -> Result<Operand> {
         self.op(op, &[x], &[])

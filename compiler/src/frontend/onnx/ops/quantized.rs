@@ -16,17 +16,17 @@ use tract_onnx::pb::NodeProto;
 type Found = Result<Vec<Operand>>;
 
 /// Facts of a stored tensor.
-fn stored(i: &Importer, node: &NodeProto, at: usize, what: &str) -> Result<(String, Vec<usize>, DType, bool)> {
+pub(super) fn stored(i: &Importer, node: &NodeProto, at: usize, what: &str) -> Result<(String, Vec<usize>, DType, bool)> {
     let name = input(node, at).ok_or_else(|| bad(format!("{what} is missing")))?;
     let found = i.weights.get(name).ok_or_else(|| bad(format!("{what} is computed, not stored")).found(name).expected("an initializer"))?;
     Ok((name.to_owned(), found.shape.clone(), found.dtype, found.packed))
 }
 
-fn count(shape: &[usize]) -> usize {
+pub(super) fn count(shape: &[usize]) -> usize {
     shape.iter().product()
 }
 
-fn refused(what: &str, found: &[usize], expected: usize) -> Diag {
+pub(super) fn refused(what: &str, found: &[usize], expected: usize) -> Diag {
     bad(format!("{what} does not fit the weight")).found(format_args!("{found:?}")).expected(format_args!("{expected} elements"))
 }
 
@@ -118,7 +118,7 @@ pub(super) fn matmul_bits(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>
 
 /// A weight `[rows, columns]` of blocks along rows. The same codes with the same scales are the same weight, also where another op has more or fewer columns:
 /// a table and a head that are tied stay so.
-fn rows_of_blocks(i: &mut Importer, rows: usize, blocks: Blocks) -> Result<Operand> {
+pub(super) fn rows_of_blocks(i: &mut Importer, rows: usize, blocks: Blocks) -> Result<Operand> {
     let Order::Rows { columns, .. } = blocks.order else { return Err(bad("blocks that are not along rows")) };
     let root = i.weights.root(&blocks.codes).to_owned();
     let mut name = format!("{root}.{rows}x{columns}");
