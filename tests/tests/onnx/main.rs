@@ -9,3 +9,4 @@ mod kept;
 mod made;
 mod past;
 mod same_module;
+mod second;
