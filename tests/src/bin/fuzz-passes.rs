@@ -89,7 +89,12 @@ fn fuzz(args: &Args) -> ExitCode {
     let (mut fired, mut found) = (Fired::new(), 0);
     let mut seed = args.seed;
     while start.elapsed() < Duration::from_secs(args.seconds) && seed - args.seed < args.cases && found < args.keep_going {
-        let shape = if args.execute || seed.is_multiple_of(4) { Shape::Decoder } else { Shape::Any };
+        let shape = match seed % 4 {
+            _ if args.execute => Shape::Decoder,
+            0 => Shape::Decoder,
+            2 => Shape::Graph,
+            _ => Shape::Any,
+        };
         let case = fuzz::case(seed, shape, args.execute);
         match fuzz::observed(&case, &mut fired) {
             Outcome::Same => *counts.entry("same").or_default() += 1,

@@ -17,6 +17,8 @@ pub enum Shape {
     Any,
     /// What lowering has regions for.
     Decoder,
+    /// The graph of an exporter (`graphs`).
+    Graph,
 }
 
 /// Sizes that all functions of a module share.

@@ -1,8 +1,10 @@
 //! A differential fuzzer of the passes: random well-typed modules (`generate`) through the pipeline, compared with the evaluator before and
-//! after, and, if asked, through lowering, code and engine (`execute`). What differs is made small (`shrink`) and written down (`replay`).
+//! after, and, if asked, through lowering, code and engine (`execute`); random graphs of exporters (`graphs`) through what raises them (`raising`). What differs is made small (`shrink`) and written down (`replay`).
 
 mod execute;
 mod generate;
+mod graphs;
+mod raising;
 mod replay;
 mod rng;
 mod shrink;
@@ -13,6 +15,7 @@ pub use rng::Rng;
 pub use shrink::{shrink, shrink_by};
 
 use llamac_ir::module::Module;
+use llamac_ir::op::Stage;
 use llamac_ir::parse::parse;
 use llamac_passes::check::{Inputs, Seeded, bound, difference, outputs};
 use llamac_passes::context::Fired;
@@ -68,6 +71,12 @@ pub enum Wrong {
 /// The case of that number.
 pub fn case(seed: u64, shape: Shape, execute: bool) -> Case {
     let mut rng = Rng::new(seed);
+    if shape == Shape::Graph {
+        let module = graphs::generate(&mut rng);
+        let fuel = rng.chance(1, 6).then(|| rng.below(12));
+        let passes = rng.chance(1, 4).then(|| PASSES.iter().filter(|_| rng.chance(2, 3)).map(|p| p.name.to_owned()).collect());
+        return Case { module, precision: Precision::F32, fuel, passes, seed, execute: false };
+    }
     let module = generate(&mut rng, shape);
     let precision = if rng.chance(1, 2) { Precision::F32 } else { *rng.pick(PRECISIONS) };
     let fuel = rng.chance(1, 6).then(|| rng.below(40));
@@ -90,6 +99,9 @@ pub fn run(case: &Case) -> Outcome {
 
 /// As [`run`]; adds up which rules were applied.
 pub fn observed(case: &Case, fired: &mut Fired) -> Outcome {
+    if case.module.stage == Stage::Graph {
+        return raising::observed(case, fired);
+    }
     let inputs = Inputs::all(&case.module);
     let source = Seeded::new(&case.module, case.seed);
     let Ok(given) = outputs(&case.module, &source, &inputs) else { return Outcome::Skipped("not evaluated") };
