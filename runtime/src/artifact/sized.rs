@@ -1,12 +1,12 @@
 //! A section of fixed size that several threads write piece by piece: pieces are joined into large aligned blocks, which the system keeps
-//! in huge pages, and hashed in order while they are hot. The rest of a file is written by `writer`.
+//! in huge pages, and hashed in order just before they are written. The rest of a file is written by `writer`.
 
 use super::writer::WriteError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// What is written at a time, at multiples of it in the file: a huge page. The page cache makes its pages as large as the writes are, and
 /// a file in huge pages is read much faster when it is mapped.
@@ -14,6 +14,9 @@ const BLOCK: usize = 2 << 20;
 
 /// Bytes that are held for a piece that comes late. Beyond, pieces go to the file at once and are read back to be hashed.
 const HELD: usize = 64 << 20;
+
+/// Blocks that may wait for the thread that writes; then others wait too.
+const QUEUED: usize = 8;
 
 /// Where a section lies in a file.
 #[derive(Debug, Clone, Copy)]
@@ -27,38 +30,28 @@ pub(super) struct Place<'f> {
     pub(super) name: &'static str,
 }
 
-/// Takes pieces in any order; writes and hashes them in order.
+/// Takes pieces in any order; hashes and writes them in order.
 #[derive(Debug)]
 pub(super) struct Joiner {
     state: Mutex<Frontier>,
+    queue: Mutex<VecDeque<Task>>,
+    /// Held by the thread that works on the queue. The system lets only one write to a file and makes others spin, and the hash is a chain:
+    /// other threads had better make the next pieces.
+    writer: Mutex<blake3::Hasher>,
 }
 
-/// Everything before `next` was taken.
-#[derive(Debug, Default)]
-struct Frontier {
-    next: u64,
-    /// The last bytes before `next`, not yet written: they are less than a block.
-    block: Vec<u8>,
-    /// Pieces behind a gap, by offset.
-    waiting: BTreeMap<u64, Ahead>,
-    /// Bytes in `waiting`.
-    held: usize,
-    hasher: blake3::Hasher,
-}
-
+/// What waits, in the order of the section.
 #[derive(Debug)]
-enum Ahead {
-    Held(Vec<u8>),
-    /// In the file already; its length.
-    Written(u64),
+enum Task {
+    /// Bytes to hash and to write, and where in the section.
+    Write(u64, Vec<u8>),
+    /// First byte and length of what is in the file and not hashed.
+    Hash(u64, u64),
 }
-
-/// Bytes that are to be written, and where in the section.
-type Full = Vec<(u64, Vec<u8>)>;
 
 impl Joiner {
     pub(super) fn new() -> Joiner {
-        Joiner { state: Mutex::default() }
+        Joiner { state: Mutex::default(), queue: Mutex::default(), writer: Mutex::default() }
     }
 
     /// Takes a piece.
@@ -77,16 +70,18 @@ impl Joiner {
         let mut full = Full::new();
         state.append(place, bytes, &mut full);
         state.drain(place, &mut full)?;
-        // The lock is for the order of the hash; threads write side by side.
+        self.queue(full);
         drop(state);
-        write(place, &full)
+        self.work(place)
     }
 
     /// Says that nobody writes before `offset` any more: what is missing there is zero.
     pub(super) fn fill_to(&self, place: Place<'_>, offset: u64) -> Result<(), Failed> {
-        let mut full = Full::new();
-        self.lock().fill_to(place, offset.min(place.bytes), &mut full)?;
-        write(place, &full)
+        let (mut state, mut full) = (self.lock(), Full::new());
+        state.fill_to(place, offset.min(place.bytes), &mut full)?;
+        self.queue(full);
+        drop(state);
+        self.work(place)
     }
 
     /// The hash of the section, all of which is in the file then. What nobody wrote is zero.
@@ -95,13 +90,50 @@ impl Joiner {
         let mut full = Full::new();
         state.fill_to(place, place.bytes, &mut full)?;
         state.flush(&mut full);
-        write(place, &full)?;
-        Ok(state.hasher.finalize())
+        self.queue(full);
+        self.drain(place, held(&self.writer))?;
+        Ok(held(&self.writer).finalize())
     }
 
     fn lock(&self) -> MutexGuard<'_, Frontier> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.state)
     }
+
+    /// Before the frontier is free for others, so that the queue is in its order.
+    fn queue(&self, full: Full) {
+        held(&self.queue).extend(full);
+    }
+
+    /// Works on the queue, or leaves it to the thread that does.
+    fn work(&self, place: Place<'_>) -> Result<(), Failed> {
+        let waiting = held(&self.queue).len();
+        match self.writer.try_lock() {
+            Ok(turn) => self.drain(place, turn),
+            Err(TryLockError::Poisoned(turn)) => self.drain(place, turn.into_inner()),
+            Err(TryLockError::WouldBlock) if waiting > QUEUED => self.drain(place, held(&self.writer)),
+            Err(TryLockError::WouldBlock) => Ok(()),
+        }
+    }
+
+    /// Works until nothing waits.
+    fn drain(&self, place: Place<'_>, mut hasher: MutexGuard<'_, blake3::Hasher>) -> Result<(), Failed> {
+        loop {
+            let Some(task) = held(&self.queue).pop_front() else { return Ok(()) };
+            let done = match task {
+                Task::Write(at, bytes) => {
+                    hasher.update(&bytes);
+                    place.file.write_all_at(&bytes, place.offset + at)
+                }
+                Task::Hash(at, length) => hash_file(place.file, place.offset + at, length, &mut hasher),
+            };
+            done.map_err(Failed::Io)?;
+        }
+    }
+}
+
+/// A lock whose holder left nothing half done, whatever became of it.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Frontier {
@@ -119,7 +151,6 @@ impl Frontier {
 
     /// Adds bytes at the frontier; `full` gets the blocks that this completes.
     fn append(&mut self, place: Place<'_>, bytes: &[u8], full: &mut Full) {
-        self.hasher.update(bytes);
         let mut rest = bytes;
         while !rest.is_empty() {
             let room = BLOCK - ((place.offset + self.next) % BLOCK as u64) as usize;
@@ -150,7 +181,7 @@ impl Frontier {
                 }
                 Ahead::Written(length) => {
                     self.flush(full);
-                    hash_file(place.file, place.offset + self.next, length, &mut self.hasher).map_err(Failed::Io)?;
+                    full.push(Task::Hash(self.next, length));
                     self.next += length;
                 }
             }
@@ -172,7 +203,7 @@ impl Frontier {
     fn flush(&mut self, full: &mut Full) {
         if !self.block.is_empty() {
             let block = std::mem::take(&mut self.block);
-            full.push((self.next - block.len() as u64, block));
+            full.push(Task::Write(self.next - block.len() as u64, block));
         }
     }
 }
@@ -188,10 +219,6 @@ pub(super) enum Failed {
 
 fn misuse(what: String) -> Failed {
     Failed::Misuse(WriteError::Misuse(what))
-}
-
-fn write(place: Place<'_>, full: &Full) -> Result<(), Failed> {
-    full.iter().try_for_each(|(at, bytes)| place.file.write_all_at(bytes, place.offset + at)).map_err(Failed::Io)
 }
 
 fn hash_file(file: &File, mut offset: u64, mut length: u64, hasher: &mut blake3::Hasher) -> io::Result<()> {
@@ -210,6 +237,7 @@ fn hash_file(file: &File, mut offset: u64, mut length: u64, hasher: &mut blake3:
 mod tests {
     use super::*;
     use crate::rng::Rng;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn file(name: &str) -> File {
         let path = std::env::temp_dir().join(format!("llamac-sized-{name}-{}", std::process::id()));
@@ -251,6 +279,28 @@ mod tests {
             file.read_exact_at(&mut found, offset).expect("read");
             assert!(found == data, "section at {offset}");
         }
+    }
+
+    #[test]
+    fn threads_that_write_side_by_side_give_the_bytes_and_the_hash() {
+        let mut rng = Rng::new(2);
+        let (data, pieces) = data(60_000_000, &mut rng);
+        let file = file("threads");
+        let place = Place { file: &file, offset: 65536, bytes: data.len() as u64, name: "weights" };
+        let (joiner, next) = (Joiner::new(), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while let Some((at, length)) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        joiner.take(place, *at as u64, &data[*at..at + length]).expect("taken");
+                    }
+                });
+            }
+        });
+        assert_eq!(joiner.finish(place).expect("finished"), blake3::hash(&data));
+        let mut found = vec![0; data.len()];
+        file.read_exact_at(&mut found, 65536).expect("read");
+        assert!(found == data);
     }
 
     #[test]
