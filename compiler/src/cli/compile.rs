@@ -97,7 +97,7 @@ pub(super) fn main(args: &CompileArgs) -> Result<()> {
     let summary = summary?;
     if !args.quiet {
         summary.warnings.iter().for_each(|w| eprintln!("{w}"));
-        report(&summary, &out, args.report.as_deref(), args.json);
+        report(&summary, &out, args);
     }
     Ok(())
 }
@@ -124,9 +124,9 @@ fn default_name(model: &Path) -> PathBuf {
     PathBuf::from(format!("{name}.llx"))
 }
 
-fn report(summary: &Summary, out: &Path, report_page: Option<&Path>, as_json: bool) {
+fn report(summary: &Summary, out: &Path, args: &CompileArgs) {
     let seconds: f64 = summary.times.iter().map(|(_, t)| t.as_secs_f64()).sum();
-    if as_json {
+    if args.json {
         let passes = summary.checked.as_ref().map(passes_as_json);
         let times: serde_json::Map<_, _> = summary.times.iter().map(|(name, t)| ((*name).to_owned(), json!(t.as_secs_f64()))).collect();
         println!(
@@ -140,19 +140,19 @@ fn report(summary: &Summary, out: &Path, report_page: Option<&Path>, as_json: bo
     }
     let m = &summary.meta;
     println!(
-        "{}: {} of {} ({} weights, {} of code) for {} {} in {seconds:.2} s",
+        "{}: {} of {} ({} weights, {} of code) for {} ({}) in {seconds:.2} s",
         out.display(),
         output::bytes(summary.file_bytes),
         m.model.name,
         m.model.quant,
         output::bytes(summary.code_bytes as u64),
+        args.build.target,
         m.target.arch,
-        m.target.features.last().map_or("", String::as_str),
     );
     let took = summary.times.iter().filter(|(_, t)| t.as_millis() > 0);
     let steps: Vec<String> = took.map(|(name, t)| format!("{name} {:.0} ms", t.as_secs_f64() * 1e3)).collect();
     println!("  {}", steps.join(", "));
-    if let Some(path) = report_page {
+    if let Some(path) = &args.report {
         println!("  report: {}", path.display());
     }
     if let Some(auto) = &summary.auto {

@@ -49,6 +49,28 @@ enum Task {
     Hash(u64, u64),
 }
 
+/// Everything before `next` was taken.
+#[derive(Debug, Default)]
+struct Frontier {
+    next: u64,
+    /// The last bytes before `next`, not yet in the queue: they are less than a block.
+    block: Vec<u8>,
+    /// Pieces behind a gap, by offset.
+    waiting: BTreeMap<u64, Ahead>,
+    /// Bytes in `waiting`.
+    held: usize,
+}
+
+#[derive(Debug)]
+enum Ahead {
+    Held(Vec<u8>),
+    /// In the file already; its length.
+    Written(u64),
+}
+
+/// Work that has come up.
+type Full = Vec<Task>;
+
 impl Joiner {
     pub(super) fn new() -> Joiner {
         Joiner { state: Mutex::default(), queue: Mutex::default(), writer: Mutex::default() }
