@@ -36,6 +36,14 @@ impl Arithmetic {
             _ => Arithmetic::F32,
         }
     }
+    /// That of attention over a cache of that format: eight bits are multiplied as whole numbers.
+    pub fn of_cache(name: &str) -> Arithmetic {
+        match name {
+            "i8" => Arithmetic::Int8,
+            "bf16" => Arithmetic::Bf16,
+            _ => Arithmetic::F32,
+        }
+    }
     /// Name in reports.
     pub const fn name(self) -> &'static str {
         match self {

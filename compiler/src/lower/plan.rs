@@ -1,6 +1,6 @@
 //! Places: offsets of buffers in the arena, of weights in the weight section, of calls in the schedule; and the figures of a plan.
 
-use llamac_runtime::artifact::meta::{BufferMeta, PlanMeta};
+use llamac_runtime::artifact::meta::{AttentionMeta, BufferMeta, PlanMeta};
 
 use super::program::*;
 
@@ -150,8 +150,23 @@ impl Program {
                 .map(|b| BufferMeta { name: b.name.clone(), offset: b.offset, bytes: b.bytes(&self.limits) })
                 .collect(),
             kv: self.kv.clone(),
+            attention: self.attention(),
             caches: Vec::new(),
         }
+    }
+
+    /// What attention multiplies for a key, by KV group.
+    fn attention(&self) -> Vec<AttentionMeta> {
+        let mut groups = vec![AttentionMeta::default(); self.kv.len()];
+        for function in self.schedule.iter().map(|e| &self.functions[e.function as usize]) {
+            let Some(work) = groups.get_mut(function.kv_group) else { continue };
+            for region in &function.regions {
+                let Body::Attention { kv, group, .. } = &region.body else { continue };
+                let macs = (2 * kv.heads * group * kv.head_dim) as u64;
+                *(if region.rows == 0 { &mut work.token_macs } else { &mut work.row_macs }) += macs;
+            }
+        }
+        groups
     }
 
     /// Multiply-accumulates of the regions that run over all new tokens.

@@ -127,6 +127,16 @@ fn segments_cover_every_row_of_a_matrix_once() {
 }
 
 #[test]
+fn attention_is_counted_for_every_key_that_a_query_sees() {
+    let plan = program("llama-3.2-1b", "bf16").plan_meta();
+    // 16 layers of 32 heads of 64, scores and values; in the last one the last token alone has queries.
+    let macs = 2 * 32 * 64;
+    assert_eq!(plan.attention_macs(0, 3), macs * (15 * (1 + 2 + 3) + 3));
+    assert_eq!(plan.attention_macs(10, 1), macs * 16 * 11);
+    assert_eq!(plan.attention_macs(10, 0), 0);
+}
+
+#[test]
 fn depth_does_not_change_the_code_and_offsets_of_layers_do_not_overlap() {
     let (small, large) = (program("llama-3.2-1b", "bf16"), program("llama-3.1-405b", "bf16"));
     assert_eq!(small.functions.len(), large.functions.len());

@@ -86,6 +86,9 @@ pub struct PlanMeta {
     pub buffers: Vec<BufferMeta>,
     /// KV groups.
     pub kv: Vec<KvMeta>,
+    /// Work of attention, by KV group; empty: not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attention: Vec<AttentionMeta>,
     /// Where each layer's keys and values are, by layer; empty: not known (artifacts of 0.1 before the field was there).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caches: Vec<CacheMeta>,
@@ -111,6 +114,29 @@ pub struct CacheMeta {
     pub head_dim: usize,
     /// Whether elements `i` and `i + head_dim / 2` of a key of the model stand side by side: rotation is compiled that way.
     pub paired: bool,
+}
+
+/// What attention multiplies for each key that a query sees, scores and values together, in all layers of a KV group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AttentionMeta {
+    /// Multiply-accumulates in layers where every new token has a query.
+    pub token_macs: u64,
+    /// Multiply-accumulates in layers where only tokens whose logits are wanted have one.
+    pub row_macs: u64,
+}
+
+impl PlanMeta {
+    /// Multiply-accumulates of attention when a sequence that has `before` tokens gets `new` ones, with logits of the last one wanted. Only keys
+    /// that a query sees count, whatever a kernel computes beside them.
+    pub fn attention_macs(&self, before: usize, new: usize) -> u64 {
+        let group = |(macs, kv): (&AttentionMeta, &KvMeta)| {
+            let seen = |pos: usize| if kv.chunk == 0 { pos + 1 } else { pos % kv.chunk + 1 } as u64;
+            let last = if new == 0 { 0 } else { seen(before + new - 1) };
+            let all = (before..before + new).map(seen).sum::<u64>();
+            macs.token_macs.saturating_mul(all).saturating_add(macs.row_macs.saturating_mul(last))
+        };
+        self.attention.iter().zip(&self.kv).map(group).fold(0, u64::saturating_add)
+    }
 }
 
 /// A buffer of the arena.

@@ -2,8 +2,9 @@
 
 use super::KernelRow;
 use crate::abi::{ATTENTION_TILE_ROWS, AttentionArgs, DotArgs, Kernel, PAGE_TOKENS, ROWS, SCRATCH_BYTES};
-use crate::format::{KvFormat, WEIGHT_FORMATS};
+use crate::format::{Act, KvFormat, WEIGHT_FORMATS};
 use crate::memory::Region;
+use crate::rng::Rng;
 use crate::roof::{best, fill, together};
 
 /// One pass over the data by all threads: the best of several.
@@ -38,7 +39,11 @@ pub fn bench_dot(row: &KernelRow, k: usize, blocks: usize, m: usize, threads: us
     let copies = if from_dram { DRAM_BYTES.div_ceil(bytes.max(1)).max(2) } else { 1 };
     let x_stride = format.act.row_bytes(k) + 64;
     let (Ok(w), Ok(x)) = (Region::anonymous(copies * bytes), Region::anonymous(m * x_stride)) else { return Measured::NONE };
-    fill(&w, threads);
+    if format.act == Act::I8 {
+        fill_codes(&w)
+    } else {
+        fill(&w, threads)
+    }
     fill(&x, 1);
     let tile = row.m.min(m);
     let panel = if row.m == 1 { DECODE_BLOCKS.min(row.blocks) } else { row.blocks };
@@ -72,6 +77,17 @@ pub fn bench_dot(row: &KernelRow, k: usize, blocks: usize, m: usize, threads: us
         })
     });
     Measured { seconds: seconds / repeats as f64, bytes: bytes as u64, macs: (blocks * ROWS * k * m) as u64 }
+}
+
+/// Bytes about as weights in 8 bits have them, around 128 with a deviation of 37: what int8 costs depends on how many are large.
+fn fill_codes(region: &Region) {
+    // SAFETY: the region is as long as it says, and nobody else has it yet.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(region.as_ptr(), region.len()) };
+    let mut rng = Rng::new(1);
+    // A MiB of them again and again.
+    let (first, rest) = bytes.split_at_mut(bytes.len().min(1 << 20));
+    first.fill_with(|| (rng.next_u64().to_le_bytes()[..4].iter().map(|b| u16::from(*b)).sum::<u16>() / 4) as u8);
+    rest.chunks_mut(first.len().max(1)).for_each(|part| part.copy_from_slice(&first[..part.len()]));
 }
 
 /// `rows` rows of `group` query heads per KV head over `depth` keys, for as many KV heads as no cache holds, split among `threads` threads.

@@ -105,6 +105,8 @@ macro_rules! row {
 const ANY: usize = usize::MAX;
 /// Rows of a kernel that unpacks weights for all of them.
 pub(super) const PANEL: usize = 36;
+/// The same for int8, which takes longer to unpack.
+pub(super) const PANEL_I8: usize = 72;
 /// Rows of an attention kernel. The names say 4, as many as there were when artifacts began to name them.
 const TILE: usize = ATTENTION_TILE_ROWS;
 
@@ -171,6 +173,7 @@ pub static KERNELS: &[KernelRow] = &[
     row!(AVX2F16C, "dot", "q4g128", "dot_q4g128_i8_36x4_avx2", PANEL, 4, quant::avx2::q4g128_many),
     row!(AVX2F16C, "dot", "q8", "dot_q8_i8_1x64_avx2", 1, 64, quant::avx2::q8_one),
     row!(AVX2F16C, "dot", "q8", "dot_q8_i8_4x4_avx2", 4, 4, quant::avx2::q8),
+    row!(AVX2F16C, "dot", "q8", "dot_q8_i8_72x4_avx2", PANEL_I8, 4, quant::avx2::q8_many),
     row!(AVX2F16C, "dot", "q8g32", "dot_q8g32_i8_1x64_avx2", 1, 64, quant::avx2::q8g32_one),
     row!(AVX2F16C, "dot", "q8g32", "dot_q8g32_i8_4x4_avx2", 4, 4, quant::avx2::q8g32),
     row!(AVXVNNI, "dot", "q4g32", "dot_q4g32_i8_1x64_avxvnni", 1, 64, quant::avxvnni::q4g32),

@@ -69,6 +69,7 @@ fn meta() -> Meta {
             token_macs: 1,
             buffers: vec![],
             kv: vec![KvMeta { layers: 1, format: "f32".into(), kv_heads: 1, head_dim: 16, page_bytes: 8192, chunk: 0 }],
+            attention: vec![],
             caches: vec![],
         },
         kernels: vec![],

@@ -59,12 +59,12 @@ fn verdict(earlier: &Earlier, rate: [f64; 3], share: f64) -> (f64, f64, &'static
 }
 
 /// One line for each case of both runs.
-pub(super) fn to_text(earlier: &[(String, Earlier)], measured: &[Figures], peak: f64) -> String {
+pub(super) fn to_text(earlier: &[(String, Earlier)], measured: &[Figures]) -> String {
     let mut rows = vec![["case", "tok/s then", "now", "share of roof", "noise", "verdict"].map(str::to_owned).to_vec()];
     for figures in measured {
         let Some((_, then)) = earlier.iter().find(|(name, _)| *name == figures.name) else { continue };
         let rate = [figures.rate.median, figures.rate.least, figures.rate.most];
-        let (change, noise, word) = verdict(then, rate, figures.read.map_or(figures.flops / peak, |r| r.share));
+        let (change, noise, word) = verdict(then, rate, figures.read.map_or(figures.peak_share, |r| r.share));
         rows.push(vec![
             figures.name.clone(),
             super::digits(then.rate[0]),

@@ -32,7 +32,8 @@ pub(super) fn main(artifact: &Artifact, threads: Option<usize>, as_json: bool) -
     let threads = threads.unwrap_or_else(default_threads);
     let mut lines = Vec::new();
     for row in KERNELS.iter().filter(|r| runs_here(r)) {
-        let peak = roof::macs(roof::Arithmetic::of_format(row.format), threads);
+        let arithmetic = if row.op == "dot" { roof::Arithmetic::of_format(row.format) } else { roof::Arithmetic::of_cache(row.format) };
+        let peak = roof::macs(arithmetic, threads);
         match row.op {
             "dot" => lines.extend(dots(row, artifact, threads, peak)),
             "attention" => lines.extend(attention(row, artifact, threads, peak)),

@@ -18,7 +18,8 @@ use std::time::Instant;
 /// Measure prefill and decode, and the roofs of this machine beside them.
 ///
 /// Memory speed changes from second to second on shared machines, so a raw read of memory stands between any two measurements, and the
-/// share of it is what can be compared. Printed are medians and the whole spread. GFLOP/s count matrix products only.
+/// share of it is what can be compared. Printed are medians and the whole spread. GFLOP/s count matrix products and attention (keys that a
+/// token sees); `% of peak` is the time that both would take, each at the peak of its own arithmetic, over the time that was measured.
 #[derive(Debug, clap::Args)]
 pub(super) struct BenchArgs {
     #[command(flatten)]
@@ -98,7 +99,7 @@ pub(super) fn main(args: &BenchArgs) -> Result<()> {
     let roofs = model::Roofs::measure(&engine);
     let measured: Vec<Figures> = cases
         .iter()
-        .map(|case| model::measure(&mut engine, case, args.reps as usize))
+        .map(|case| model::measure(&mut engine, &roofs, case, args.reps as usize))
         .collect::<std::result::Result<_, _>>()
         .map_err(|e| super::run::engine_error(path, &e))?;
     match args.json {
@@ -106,7 +107,7 @@ pub(super) fn main(args: &BenchArgs) -> Result<()> {
         false => print!("{}", to_text(&artifact, &engine, &start, &roofs, &measured)),
     }
     if let Some(earlier) = earlier {
-        let text = compare::to_text(&earlier, &measured, roofs.flops);
+        let text = compare::to_text(&earlier, &measured);
         if args.json { eprint!("{text}") } else { print!("\n{text}") }
     }
     Ok(())
@@ -140,7 +141,7 @@ fn cases(args: &BenchArgs, engine: &Engine) -> (Vec<Case>, Vec<String>) {
 fn to_text(artifact: &Artifact, engine: &Engine, start: &Start, roofs: &model::Roofs, measured: &[Figures]) -> String {
     let meta = artifact.meta();
     let mut text = format!(
-        "{}, {} weights, {} threads; this machine reads {:.1} GB/s and multiplies {:.0} GFLOP/s in {}\n\
+        "{}, {} weights, {} threads; this machine reads {:.1} GB/s and multiplies {:.0} GFLOP/s in {}, for attention {:.0} in {}\n\
         a token reads {} of {} weights, and its keys and values{}; weights by {:?}: ready in {:.1} ms, first step {:.1} ms\n\n",
         meta.model.name,
         meta.model.quant,
@@ -148,6 +149,8 @@ fn to_text(artifact: &Artifact, engine: &Engine, start: &Start, roofs: &model::R
         roofs.read / 1e9,
         roofs.flops / 1e9,
         roofs.arithmetic,
+        roofs.attention.0 / 1e9,
+        roofs.attention.1,
         bytes(meta.plan.decode_bytes),
         bytes(meta.plan.weight_bytes),
         start.accessed_bytes.map_or_else(String::new, |b| format!(" (counted, in whole pages: {})", bytes(b))),
@@ -167,7 +170,7 @@ fn to_text(artifact: &Artifact, engine: &Engine, start: &Start, roofs: &model::R
             f.read.map_or_else(String::new, |r| format!("{:.1}", r.bytes_per_second / 1e9)),
             f.read.map_or_else(String::new, |r| format!("{:.0}", r.share * 100.0)),
             digits(f.flops / 1e9),
-            format!("{:.0}", f.flops / roofs.flops * 100.0),
+            format!("{:.0}", f.peak_share * 100.0),
         ]);
     }
     text.push_str(&table(&rows));
@@ -181,13 +184,14 @@ fn to_json(artifact: &Artifact, engine: &Engine, start: &Start, roofs: &model::R
             json!({
                 "case": f.name, "tokens_per_second": { "median": f.rate.median, "min": f.rate.least, "max": f.rate.most },
                 "step_seconds": f.step_seconds, "bytes_per_second": f.read.map(|r| r.bytes_per_second),
-                "read_share": f.read.map(|r| r.share), "flops": f.flops, "peak_share": f.flops / roofs.flops,
+                "read_share": f.read.map(|r| r.share), "flops": f.flops, "peak_share": f.peak_share,
             })
         })
         .collect();
     json!({
         "model": artifact.meta().model.name, "quant": artifact.meta().model.quant, "threads": engine.threads(),
-        "roofs": { "read_bytes_per_second": roofs.read, "flops": roofs.flops, "arithmetic": roofs.arithmetic },
+        "roofs": { "read_bytes_per_second": roofs.read, "flops": roofs.flops, "arithmetic": roofs.arithmetic,
+            "attention_flops": roofs.attention.0, "attention_arithmetic": roofs.attention.1 },
         "decode_bytes": artifact.meta().plan.decode_bytes, "weight_bytes": artifact.meta().plan.weight_bytes,
         "start": { "load": format!("{:?}", start.load), "ready_seconds": start.ready_seconds, "first_step_seconds": start.first_step_seconds,
             "accessed_bytes": start.accessed_bytes },

@@ -26,8 +26,10 @@ pub(super) struct Figures {
     pub(super) step_seconds: f64,
     /// Of memory; for a prefill, which multiplies more than it reads, `None`.
     pub(super) read: Option<Reading>,
-    /// Floating-point operations in matrix products, per second, median.
+    /// Operations in matrix products and in attention, per second, median; a multiply-add is two.
     pub(super) flops: f64,
+    /// Least time that these could take, see [`Roofs::seconds`], over the median time.
+    pub(super) peak_share: f64,
 }
 
 /// How fast memory was read.
@@ -61,10 +63,12 @@ impl Spread {
 pub(super) struct Roofs {
     /// Bytes read per second.
     pub(super) read: f64,
-    /// Floating-point operations per second.
+    /// Operations per second in matrix products.
     pub(super) flops: f64,
     /// In which arithmetic.
     pub(super) arithmetic: &'static str,
+    /// Operations per second in attention, and in which arithmetic.
+    pub(super) attention: (f64, &'static str),
 }
 
 impl Roofs {
@@ -72,8 +76,20 @@ impl Roofs {
         // The format of most weights: in integer artifacts all but the head may have fewer bits than the head.
         let has = |format: &str| engine.artifact().meta().kernels.iter().any(|k| k.starts_with(&format!("dot_{format}")));
         let format = ["q4", "q8", "bf16"].into_iter().find(|f| has(f)).unwrap_or("f32");
-        let (kind, threads) = (roof::Arithmetic::of_format(format), engine.threads());
-        Roofs { read: raw_read(threads), flops: 2.0 * roof::macs(kind, threads), arithmetic: kind.name() }
+        let cache = engine.artifact().meta().plan.kv.first().map_or("f32", |kv| &kv.format);
+        let [matrices, attention] = [roof::Arithmetic::of_format(format), roof::Arithmetic::of_cache(cache)];
+        let flops = |kind| 2.0 * roof::macs(kind, engine.threads());
+        Roofs {
+            read: raw_read(engine.threads()),
+            flops: flops(matrices),
+            arithmetic: matrices.name(),
+            attention: (flops(attention), attention.name()),
+        }
+    }
+
+    /// Least seconds for so many multiply-accumulates in matrix products and in attention, each at the peak of its arithmetic.
+    pub(super) fn seconds(&self, macs: Macs) -> f64 {
+        2.0 * (macs.matrices / self.flops + macs.attention / self.attention.0)
     }
 }
 
@@ -83,7 +99,7 @@ fn raw_read(threads: usize) -> f64 {
 }
 
 /// Times a case `reps` times.
-pub(super) fn measure(engine: &mut Engine, case: &Case, reps: usize) -> Result<Figures, EngineError> {
+pub(super) fn measure(engine: &mut Engine, roofs: &Roofs, case: &Case, reps: usize) -> Result<Figures, EngineError> {
     let work = prepare(engine, case)?;
     let mut seconds = Vec::with_capacity(reps);
     let mut shares = Vec::with_capacity(reps);
@@ -108,7 +124,8 @@ pub(super) fn measure(engine: &mut Engine, case: &Case, reps: usize) -> Result<F
         rate: Spread::of(seconds.iter().map(|t| work.tokens / t).collect()),
         step_seconds: median / work.steps,
         read: work.bytes.map(|bytes| Reading { bytes_per_second: bytes / median, share: bytes * Spread::of(shares).median }),
-        flops: 2.0 * work.macs / median,
+        flops: 2.0 * (work.macs.matrices + work.macs.attention) / median,
+        peak_share: roofs.seconds(work.macs) / median,
     })
 }
 
@@ -119,7 +136,16 @@ struct Work {
     steps: f64,
     /// Bytes of weights, keys and values, where they are what takes the time.
     bytes: Option<f64>,
-    macs: f64,
+    macs: Macs,
+}
+
+/// Multiply-accumulates.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Macs {
+    /// In products with weights.
+    pub(super) matrices: f64,
+    /// With keys and values that a token sees.
+    pub(super) attention: f64,
 }
 
 /// Fills the cache to the depth; says what a run will do.
@@ -132,16 +158,17 @@ fn prepare(engine: &mut Engine, case: &Case) -> Result<Work, EngineError> {
     };
     match *case {
         Case::Prefill { tokens } => {
-            let work = Work { tokens: tokens as f64, steps: 1.0, bytes: None, macs: per_token * tokens as f64 + per_row };
-            Ok(work)
+            let macs = Macs { matrices: per_token * tokens as f64 + per_row, attention: plan.attention_macs(0, tokens) as f64 };
+            Ok(Work { tokens: tokens as f64, steps: 1.0, bytes: None, macs })
         }
         Case::Decode { depth, batch, steps } => {
             let kv: u64 = (depth + 1..=depth + steps).map(|at| step_bytes(plan, at) - plan.decode_bytes).sum();
+            let attention: u64 = (depth..depth + steps).map(|at| plan.attention_macs(at, 1)).sum();
             let work = Work {
                 tokens: (batch * steps) as f64,
                 steps: steps as f64,
                 bytes: Some((steps as u64 * plan.decode_bytes + batch as u64 * kv) as f64),
-                macs: (per_token + per_row) * (batch * steps) as f64,
+                macs: Macs { matrices: (per_token + per_row) * (batch * steps) as f64, attention: batch as f64 * attention as f64 },
             };
             for slot in 0..batch {
                 engine.append_constant(slot, depth)?;
@@ -195,5 +222,11 @@ mod tests {
     fn the_median_of_an_even_number_lies_between_the_middle_two() {
         assert_eq!(Spread::of(vec![4.0, 1.0, 3.0, 2.0]), Spread { median: 2.5, least: 1.0, most: 4.0 });
         assert_eq!(Spread::of(vec![7.0]).median, 7.0);
+    }
+
+    #[test]
+    fn each_arithmetic_counts_at_its_own_peak() {
+        let roofs = Roofs { read: 1.0, flops: 400.0, arithmetic: "int4", attention: (100.0, "f32") };
+        assert_eq!(roofs.seconds(Macs { matrices: 100.0, attention: 100.0 }), 0.5 + 2.0);
     }
 }

@@ -1,6 +1,7 @@
 //! AVX2: `vpmaddubsw` into sums of 16 bits, which 32 columns of int4 cannot overflow (8 * 2 * 15 * 127 < 2^15).
 
-use super::dot::{ByRow, Eight, Four, Six, by_4, one};
+use super::dot::{ByRow, by_4, one};
+use super::groups::{Eight, Four, Six};
 use super::ints::Ints;
 use super::{panel, peak};
 use crate::kernels::avx2::Avx2;
@@ -225,11 +226,13 @@ kernels! {
     /// int8 in groups of 32.
     q8g32 = by_4::<Ints2, Eight>;
     /// Up to `PANEL` rows.
-    q4g32_many = |a| panel::four::<32>(a, |a| by_4::<Ints2, Four<32>>(a));
+    q4g32_many = |a| panel::many::<panel::Four<32>>(a, |a| by_4::<Ints2, Four<32>>(a));
     /// Up to `PANEL` rows.
-    q4g64_many = |a| panel::four::<64>(a, |a| by_4::<Ints2, Four<64>>(a));
+    q4g64_many = |a| panel::many::<panel::Four<64>>(a, |a| by_4::<Ints2, Four<64>>(a));
     /// Up to `PANEL` rows.
-    q4g128_many = |a| panel::four::<128>(a, |a| by_4::<Ints2, Four<128>>(a));
+    q4g128_many = |a| panel::many::<panel::Four<128>>(a, |a| by_4::<Ints2, Four<128>>(a));
+    /// Up to `PANEL` rows.
+    q8_many = |a| panel::many::<panel::Eight>(a, |a| by_4::<Ints2, ByRow>(a));
     /// The roof of int4.
     peak_four = peak::four::<Ints2, 4>;
     /// The roof of int8.

@@ -1,7 +1,8 @@
 //! AVX-512: `vpdpbusd` on zmm registers where there is VNNI; elsewhere `vpmaddubsw` into sums of 16 bits, which 32 columns of int4 cannot
 //! overflow.
 
-use super::dot::{ByRow, Eight, Four, Six, by_4, by_12};
+use super::dot::{ByRow, by_4, by_12};
+use super::groups::{Eight, Four, Six};
 use super::ints::Ints;
 use super::peak;
 use crate::kernels::avx512::Avx512;

@@ -1,7 +1,8 @@
 //! AVX-VNNI: `vpdpbusd` on ymm registers, in its VEX form.
 
 use super::avx2::{common, halves, in_order, line, scales, sixes, splat};
-use super::dot::{ByRow, Eight, Four, Six, by_4};
+use super::dot::{ByRow, by_4};
+use super::groups::{Eight, Four, Six};
 use super::ints::Ints;
 use super::peak;
 use crate::kernels::avx2::Avx2;

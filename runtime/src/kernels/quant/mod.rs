@@ -20,6 +20,8 @@ pub(super) mod avxvnni;
 mod dot;
 pub(super) mod generic;
 #[cfg(target_arch = "x86_64")]
+mod groups;
+#[cfg(target_arch = "x86_64")]
 mod ints;
 #[cfg(target_arch = "x86_64")]
 mod panel;
