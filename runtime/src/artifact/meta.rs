@@ -94,15 +94,6 @@ pub struct PlanMeta {
     pub caches: Vec<CacheMeta>,
 }
 
-impl PlanMeta {
-    /// Bytes of the KV cache of a sequence of that many tokens, in whole pages: of layers that see all of them, and rings of one chunk for
-    /// the others.
-    pub fn cache_bytes(&self, tokens: u64) -> u64 {
-        let kept = |chunk: usize| if chunk == 0 { tokens } else { tokens.min(chunk as u64) };
-        self.kv.iter().map(|k| kept(k.chunk).div_ceil(crate::abi::PAGE_TOKENS as u64) * k.page_bytes).sum()
-    }
-}
-
 /// Where the keys and values of a layer are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheMeta {
@@ -126,6 +117,13 @@ pub struct AttentionMeta {
 }
 
 impl PlanMeta {
+    /// Bytes of the KV cache of a sequence of that many tokens, in whole pages: of layers that see all of them, and rings of one chunk for
+    /// the others.
+    pub fn cache_bytes(&self, tokens: u64) -> u64 {
+        let kept = |chunk: usize| if chunk == 0 { tokens } else { tokens.min(chunk as u64) };
+        self.kv.iter().map(|k| kept(k.chunk).div_ceil(crate::abi::PAGE_TOKENS as u64) * k.page_bytes).sum()
+    }
+
     /// Multiply-accumulates of attention when a sequence that has `before` tokens gets `new` ones, with logits of the last one wanted. Only keys
     /// that a query sees count, whatever a kernel computes beside them.
     pub fn attention_macs(&self, before: usize, new: usize) -> u64 {
