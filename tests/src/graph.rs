@@ -55,6 +55,15 @@ impl Graph {
         self.proto.output.push(value(name, dtype, dims));
     }
 
+    /// Gives an axis of an input or output a name in place of its length.
+    ///
+    /// # Panics
+    /// If there is no such axis.
+    pub fn open_axis(port: &mut ValueInfoProto, axis: usize, name: &str) {
+        let Some(type_proto::Value::TensorType(tensor)) = port.r#type.as_mut().and_then(|t| t.value.as_mut()) else { panic!("no tensor") };
+        tensor.shape.as_mut().expect("a shape").dim[axis].value = Some(Value::DimParam(name.to_owned()));
+    }
+
     /// A stored tensor of floats, rounded to its type.
     pub fn floats(&mut self, name: &str, dtype: DataType, shape: &[usize], data: &[f32]) -> String {
         self.tensor(name, dtype, shape, float_bytes(dtype, data))

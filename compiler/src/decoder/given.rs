@@ -95,8 +95,8 @@ impl<'a> Given<'a> {
                 .wrong(other, "what the graph does with this input is not known to the compiled code")
                 .help("`llamac infer` of the ONNX file itself interprets it"));
         }
-        let layers = self.signature.outputs.iter().chain(&self.signature.inputs).filter(|p| matches!(p.role, Role::Key(_)));
-        let layers = layers.map(|p| if let Role::Key(n) = p.role { n.saturating_add(1) } else { 0 }).max().unwrap_or(0);
+        let layer = |p: &Port| if let Role::Key(n) | Role::Value(n) = p.role { n.saturating_add(1) } else { 0 };
+        let layers = self.signature.outputs.iter().chain(&self.signature.inputs).map(layer).max().unwrap_or(0);
         let past = self.find(|r| matches!(r, Role::Key(_) | Role::Value(_))).map_or(0, |(_, t)| t.shape().get(2).copied().unwrap_or(0));
         let mut pasts = Vec::new();
         for layer in (0..layers).filter(|_| past > 0) {
@@ -150,4 +150,44 @@ impl<'a> Given<'a> {
 fn integers(tensor: &Tensor) -> Vec<i64> {
     let narrow = || tensor.as_i32().map(|v| v.iter().map(|x| i64::from(*x)).collect());
     tensor.as_i64().map(<[i64]>::to_vec).or_else(narrow).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use safetensors::tensor::{Dtype, TensorView};
+
+    fn port(name: &str, dtype: &str, shape: &[&str], role: Role) -> Port {
+        Port { name: name.into(), dtype: dtype.into(), shape: shape.iter().map(|d| (*d).to_owned()).collect(), role, optional: true }
+    }
+
+    /// What is said of token ids `[1, 2]` and a past of that shape, by a signature that has this port beside the ids.
+    fn said(other: Port, shape: &[usize]) -> String {
+        let ids = port("ids", "i64", &["b", "s"], Role::Ids);
+        let signature = Signature { inputs: vec![ids, other.clone()], outputs: vec![], counts: false };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("in.safetensors");
+        let (ids, floats) = ([0; 16], vec![0; 4 * shape.iter().product::<usize>()]);
+        let views = [
+            ("ids", TensorView::new(Dtype::I64, vec![1, 2], &ids).unwrap()),
+            (other.name.as_str(), TensorView::new(Dtype::F32, shape.to_vec(), &floats).unwrap()),
+        ];
+        safetensors::serialize_to_file(views, None, &file).unwrap();
+        let batch = Given::read(&signature, &file).and_then(|given| given.batch());
+        batch.map(|b| format!("{} past", b.past)).unwrap_or_else(|e| e.to_string())
+    }
+
+    #[test]
+    fn signatures_that_no_compiler_writes_are_refused_and_no_panic() {
+        assert!(said(port("k", "f32", &["n"], Role::Key(0)), &[3]).contains("0 past"));
+        assert!(
+            said(port("k", "f32", &["1", "1", "n", "4"], Role::Key(usize::MAX)), &[1, 1, 3, 4]).contains("the past of a layer is missing")
+        );
+        assert!(said(port("k", "f32", &["n", "1", "p", "4"], Role::Key(0)), &[2, 1, 3, 4]).contains("the past does not fit the others"));
+        assert!(said(port("k", "f32", &["1", "1", "p", "4"], Role::Value(0)), &[1, 1, 3, 4]).contains("the past of a layer is missing"));
+        assert!(said(port("mask", "f32", &["n"], Role::Mask { padding: true }), &[7]).contains("does not fit the ids"));
+        assert!(said(port("x", "f32", &["n"], Role::Other), &[7]).contains("what the graph does with this input is not known"));
+        assert!(said(port("x", "q9", &["n"], Role::Other), &[7]).contains("unknown element type"));
+        assert!(said(port("x", "f32", &["8"], Role::Unread), &[7]).contains("another shape"));
+    }
 }

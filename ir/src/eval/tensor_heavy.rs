@@ -5,7 +5,9 @@ use super::tensor_ops::{Nd, larger, smaller};
 use crate::dtype::DType;
 use crate::op::TensorOp;
 
-pub(super) fn reduce(op: TensorOp, mut x: Nd, axes: &[i64]) -> Nd {
+/// Over nothing the largest is the smallest number of the type, and the other way round.
+pub(super) fn reduce(op: TensorOp, mut x: Nd, axes: &[i64], dtype: DType) -> Nd {
+    let (least, most) = dtype.range().map_or((f64::NEG_INFINITY, f64::INFINITY), |(least, most)| (least as f64, most as f64));
     for &axis in axes {
         let axis = (if axis < 0 { axis + x.shape.len() as i64 } else { axis }) as usize;
         let (outer, len, inner) = x.around(axis);
@@ -14,8 +16,8 @@ pub(super) fn reduce(op: TensorOp, mut x: Nd, axes: &[i64]) -> Nd {
             for i in 0..inner {
                 let line = (0..len).map(|l| x.data[(o * len + l) * inner + i]);
                 data.push(match op {
-                    TensorOp::ReduceMax => line.fold(f64::NEG_INFINITY, larger),
-                    TensorOp::ReduceMin => line.fold(f64::INFINITY, smaller),
+                    TensorOp::ReduceMax => line.fold(least, larger),
+                    TensorOp::ReduceMin => line.fold(most, smaller),
                     TensorOp::ReduceProd => line.product(),
                     TensorOp::ReduceMean => line.sum::<f64>() / len as f64,
                     _ => line.sum(),

@@ -259,7 +259,7 @@ fn numbers(op: TensorOp, inst: &Inst, mut x: Vec<Nd>, sizes: Sizes<'_>, (dtype, 
             one(heavy::quantize(first, &scale, &zero, dtype))
         }
         T::ReduceMean | T::ReduceSum | T::ReduceMax | T::ReduceMin | T::ReduceProd => {
-            one(heavy::reduce(op, first, &list(inst, "axes", sizes)?))
+            one(heavy::reduce(op, first, &list(inst, "axes", sizes)?, dtype))
         }
         T::ArgMax | T::ArgMin => one(heavy::arg(&first, axis(inst, first.shape.len()), op == T::ArgMax, inst.signed("last") != 0)?),
         T::CumSum | T::CumProd => {

@@ -1,6 +1,7 @@
 //! A case as text: comments that say how to run it, then the module. `llamac opt` reads the same file.
 
 use super::Case;
+use llamac_ir::op::Stage;
 use llamac_ir::parse::parse;
 use llamac_passes::pipeline::Precision;
 use std::fmt::Write;
@@ -12,7 +13,7 @@ pub fn write(case: &Case, details: &str, file: &str) -> String {
         let _ = writeln!(out, "// {line}");
     }
     let _ = writeln!(out, "// cargo run --release -p llamac-tests --bin fuzz-passes -- --replay {file}");
-    if !case.execute {
+    if !case.execute && case.module.stage != Stage::Graph {
         let _ = writeln!(out, "// llamac opt {file} --quant {} --bisect --seed {}", case.precision.name, case.seed);
     }
     let _ = writeln!(out, "//! quant={} seed={} execute={}", case.precision.name, case.seed, case.execute);

@@ -6,7 +6,7 @@ use llamac_ir::dtype::DType;
 use llamac_runtime::artifact::signature::Role;
 use llamac_runtime::artifact::{Artifact, OpenOptions};
 use llamac_tests::decoders::{Attends, Decoder, VOCAB};
-use llamac_tests::graph::DataType;
+use llamac_tests::graph::{DataType, Graph};
 use llamac_tests::tensors::{Named, floats, infer, longs, numbers, words};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -201,6 +201,29 @@ fn experts_that_are_weighed_behind_are_refused_by_compile_and_run_by_infer() {
     assert!(words.iter().all(|w| said.contains(w)), "{said}");
     let found = infer(&model, &tokens(&spec, &[4, 4], 4, 0, &[0, 0])).expect("runs");
     assert!(numbers(&found["logits"]).iter().all(|x| x.is_finite() && *x != 0.0));
+}
+
+#[test]
+fn a_past_of_other_heads_is_refused_where_the_graph_leaves_their_size_open() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spec = Decoder { attends: Attends::Grouped, layers: 1, ..Decoder::default() };
+    let mut graph = spec.graph();
+    for port in graph.proto.input.iter_mut().chain(&mut graph.proto.output).filter(|p| p.name.ends_with("key") || p.name.ends_with("value"))
+    {
+        Graph::open_axis(port, 3, "size_of_a_head");
+    }
+    let artifact = folder.path().join("open.llx");
+    compile(&graph.write(folder.path()), &artifact, 64);
+    let given = |d: usize| {
+        let mut given = tokens(&spec, &[3], 1, 2, &[0]);
+        for kind in ["key", "value"] {
+            given.insert(Decoder::past(0, kind), floats(DType::F32, &[1, 2, 2, d], &vec![0.5; 4 * d]));
+        }
+        infer(&artifact, &given)
+    };
+    assert_eq!(numbers(&given(16).expect("runs")["logits"]).len(), VOCAB);
+    let said = given(8).expect_err("heads of another size");
+    assert!(said.contains("other heads than the layer") && said.contains("[1, 2, 2, 8]") && said.contains("[1, 2, 2, 16]"), "{said}");
 }
 
 #[test]

@@ -117,6 +117,10 @@ fn what_does_not_fit_is_said() {
     assert!(said.contains("no such input") && said.contains("`c`") && said.contains("a, b"), "{said}");
     let lost = computed("Cast", vec![int("to", 40)], &[floats(&[1], &[1.0])], DataType::Float).unwrap_err();
     assert!(lost.contains("number 40"), "{lost}");
+    // The largest of no truth values is the smallest that there is.
+    let nothing = [whole(DType::Bool, DataType::Bool, &[0, 2], &[]), longs(&[0])];
+    let found = computed("ReduceMax", vec![], &nothing, DataType::Bool).unwrap();
+    assert_eq!((found.tensor.shape(), found.tensor.as_i64()), (&[1, 2][..], Some(&[0, 0][..])));
     // Nothing is dropped where the part to drop is 0.
     let zero = [floats(&[1], &[3.0]), floats(&[], &[0.0]), whole(DType::Bool, DataType::Bool, &[], &[1])];
     same(computed("Dropout", vec![], &zero, DataType::Float), &[1], &[3.0]);

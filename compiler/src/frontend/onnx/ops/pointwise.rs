@@ -198,6 +198,8 @@ fn drops_none(i: &mut Importer, node: &NodeProto) -> Result<bool> {
 
 pub(super) fn dropout(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> Found {
     a.int("seed")?;
+    // Before version 12 the part to drop, which inference does not look at, is no input.
+    a.float("ratio")?;
     if input(node, 2).is_some() && i.numbers(node, 2, "whether elements are dropped")? != [0] && !drops_none(i, node)? {
         return Err(bad("dropping elements is not compiled: it is for training").found("training_mode = true").expected("false"));
     }
