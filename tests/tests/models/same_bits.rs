@@ -98,11 +98,11 @@ fn threads_that_share_the_keys_of_a_row_give_the_same_bits() {
         // Two heads: three and five threads take parts of their keys, in one row and in a batch.
         for threads in [3, 5] {
             let mut runner = Runner::open(&artifact_for(&fixture, quant, "native"), threads);
-            let single = runner.logits_in_pieces(&ids, [500].into_iter().chain(std::iter::repeat(1)));
+            let single = runner.logits_in_pieces(&ids, [960].into_iter().chain(std::iter::repeat(1)));
             assert!(bits(&single) == whole, "{quant}, {threads} threads");
         }
         let mut runner = Runner::open(&artifact_for(&fixture, quant, "native"), 7);
-        let pair = runner.logits_side_by_side(&[&ids, &ids[..700]], |round, i| if round == 0 { 600 - 50 * i } else { 1 });
+        let pair = runner.logits_side_by_side(&[&ids, &ids[..700]], |round, i| if round == 0 { 970 - 300 * i } else { 1 });
         assert!(
             bits(&pair[0]) == whole && pair[1].len() * 10 == whole.len() * 7 && bits(&pair[1]) == whole[..pair[1].len()],
             "{quant}, two"
