@@ -169,7 +169,7 @@ const CASES: [(usize, usize, usize, usize, usize); 18] = [
     (64, 4, 0, 1022, 4),
     (32, 2, 0, 8190, 4),
     (16, 3, 700, 1390, 16),
-    (16, 2, 0, 20_000, 1),
+    (16, 2, 0, 8200, 1),
 ];
 
 fn for_every_kernel(check: impl Fn(&str, KvFormat, Kernel)) {
