@@ -12,7 +12,7 @@ mod solve;
 
 use crate::calibrate::{self, Calibrated, Text};
 use crate::diag::{Diag, Result};
-use crate::driver::{self, CompileOptions};
+use crate::driver::{self, CompileOptions, KV_FORMATS};
 use crate::frontend::Model;
 use llamac_ir::dtype::DType;
 use llamac_ir::module::{Module, Weight};
@@ -40,11 +40,8 @@ pub enum Budget {
 /// Formats that matrices of layers may get; embedding and head get one of the last four.
 const FORMATS: [DType; 5] = [DType::Q4G128, DType::Q4G64, DType::Q4G32, DType::Q6G32, DType::Q8];
 
-/// `--kv auto`: one of [`CACHES`].
+/// `--kv auto`: one of [`KV_FORMATS`].
 pub(crate) const KV_AUTO: &str = "auto";
-
-/// Formats of the KV cache to choose from.
-const CACHES: [&str; 2] = ["bf16", "int8"];
 
 /// The format in which the loss of each group is measured.
 const PROBE: usize = 1;
@@ -131,7 +128,7 @@ pub(crate) fn choose(model: &Model, text: &Text, calibrated: &Calibrated<'_>, op
     let windows = calibrate::held_out(model, text)?;
     let reference = Reference::new(&exact, calibrated, &windows, model.config.vocab)?;
     let names: Vec<Option<String>> = match options.kv.as_deref() {
-        Some(KV_AUTO) => CACHES.map(|name| Some(name.to_owned())).into(),
+        Some(KV_AUTO) => KV_FORMATS.map(|(name, _)| Some(name.to_owned())).into(),
         given => vec![given.map(str::to_owned)],
     };
     let mut caches = Vec::new();

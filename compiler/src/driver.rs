@@ -81,6 +81,9 @@ impl Default for CompileOptions {
 /// Rows of logits that one step may return. More are asked for in several steps.
 const MAX_ROWS: usize = 64;
 
+/// What the KV cache of an artifact that is not f32 can be kept in, by the name that users give.
+pub(crate) const KV_FORMATS: [(&str, DType); 2] = [("bf16", DType::Bf16), ("int8", DType::I8)];
+
 /// Longest sequence by default: the KV cache of a longer one should be asked for.
 const DEFAULT_CONTEXT: usize = 32768;
 
@@ -351,16 +354,16 @@ fn precision(options: &CompileOptions, model: &Model, warnings: &mut Vec<Warning
 /// What K and V are rounded to, where the user says it.
 fn with_kv(precision: Precision, options: &CompileOptions) -> Result<Precision> {
     let Some(name) = options.kv.as_deref() else { return Ok(precision) };
-    let kv = match name {
-        "bf16" => DType::Bf16,
-        "int8" => DType::I8,
-        KV_AUTO => {
+    let known = KV_FORMATS.iter().find(|(known, _)| *known == name);
+    let kv = match (known, name) {
+        (Some((_, dtype)), _) => *dtype,
+        (None, KV_AUTO) => {
             return Err(Diag::new("option", "--kv auto chooses together with the formats of the weights")
                 .found(format_args!("--quant {}", options.quant.as_deref().unwrap_or("by default")))
                 .expected("--quant auto, with --size or --max-kl")
                 .help("for example: --quant auto --max-kl 0.01 --kv auto; or give --kv bf16 or --kv int8"));
         }
-        other => {
+        (None, other) => {
             return Err(Diag::new("option", "unknown format of the KV cache")
                 .found(other)
                 .expected("bf16 or int8")

@@ -150,8 +150,8 @@ impl StepRows {
             if busy > BUSY_ENOUGH || rows.tiles.iter().any(|t| t.rows > 1) {
                 return 0;
             }
-            let place = |pos: u32| u64::from(pos) % if group.chunk == 0 { u64::MAX } else { group.chunk as u64 };
-            let parts = rows.tiles.iter().map(|t| place(t.pos) / part_tokens(place(t.pos)) + 1).max();
+            let places = rows.tiles.iter().map(|t| group.place(t.pos as usize) as u64);
+            let parts = places.map(|pos| pos / part_tokens(pos) + 1).max();
             parts.filter(|n| *n > 1).unwrap_or(0)
         };
         std::array::from_fn(|set| std::array::from_fn(|group| kv.get(group).map_or(0, |kv| of(&self.sets[set], kv))))

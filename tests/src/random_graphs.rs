@@ -85,14 +85,25 @@ impl Making<'_> {
     }
 
     fn list(&mut self, list: &[i64]) -> String {
+        self.whole(&[list.len()], list)
+    }
+
+    fn whole(&mut self, shape: &[usize], numbers: &[i64]) -> String {
         let name = format!("c{}", self.g.proto.initializer.len());
-        self.g.ints(&name, &[list.len()], list)
+        self.g.ints(&name, shape, numbers)
     }
 
     /// An axis of the tensor, sometimes counted from the end.
     fn axis(&mut self, rank: usize) -> (usize, i64) {
         let axis = self.rng.below(rank);
         (axis, if self.rng.chance(1, 3) { axis as i64 - rank as i64 } else { axis as i64 })
+    }
+
+    /// A value, if it has an axis; and one of its axes.
+    fn any_with_axis(&mut self) -> Option<(Known, usize, i64)> {
+        let x = self.any();
+        let rank = x.shape.len();
+        (rank > 0).then(|| self.axis(rank)).map(|(axis, shown)| (x, axis, shown))
     }
 
     fn step(&mut self) {
@@ -221,11 +232,7 @@ impl Making<'_> {
     }
 
     fn reduce(&mut self) {
-        let x = self.any();
-        if x.shape.is_empty() {
-            return;
-        }
-        let (axis, shown) = self.axis(x.shape.len());
+        let Some((x, axis, shown)) = self.any_with_axis() else { return };
         let op = *self.rng.pick(&["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceSumSquare"]);
         let kept = self.rng.chance(1, 2);
         let axes = self.list(&[shown]);
@@ -241,11 +248,7 @@ impl Making<'_> {
     }
 
     fn soft(&mut self) {
-        let x = self.any();
-        if x.shape.is_empty() {
-            return;
-        }
-        let (_, shown) = self.axis(x.shape.len());
+        let Some((x, _, shown)) = self.any_with_axis() else { return };
         let y = match self.rng.below(3) {
             0 => self.g.op("Softmax", &[&x.name], &[("axis", Attr::Int(shown))]),
             1 => self.g.op("LogSoftmax", &[&x.name], &[("axis", Attr::Int(shown))]),
@@ -308,11 +311,7 @@ impl Making<'_> {
     }
 
     fn gather(&mut self) {
-        let x = self.any();
-        if x.shape.is_empty() {
-            return;
-        }
-        let (axis, shown) = self.axis(x.shape.len());
+        let Some((x, axis, shown)) = self.any_with_axis() else { return };
         let len = x.shape[axis] as i64;
         let index = |rng: &mut Rng| rng.below(2 * len as usize) as i64 - len;
         if self.rng.chance(1, 2) {
@@ -326,19 +325,14 @@ impl Making<'_> {
             let mut shape = x.shape.clone();
             shape[axis] = 1 + self.rng.below(3);
             let list: Vec<i64> = (0..count(&shape)).map(|_| self.rng.below(len as usize) as i64).collect();
-            let name = format!("c{}", self.g.proto.initializer.len());
-            let indices = self.g.ints(&name, &shape, &list);
+            let indices = self.whole(&shape, &list);
             let y = self.g.op("GatherElements", &[&x.name, &indices], &[("axis", Attr::Int(shown))]);
             self.keep(y, shape, x.exact);
         }
     }
 
     fn slice(&mut self) {
-        let x = self.any();
-        if x.shape.is_empty() {
-            return;
-        }
-        let (axis, shown) = self.axis(x.shape.len());
+        let Some((x, axis, shown)) = self.any_with_axis() else { return };
         let len = x.shape[axis];
         let start = self.rng.below(len);
         let step = 1 + self.rng.below(2);
@@ -356,11 +350,7 @@ impl Making<'_> {
     }
 
     fn join(&mut self) {
-        let x = self.any();
-        if x.shape.is_empty() {
-            return;
-        }
-        let (axis, shown) = self.axis(x.shape.len());
+        let Some((x, axis, shown)) = self.any_with_axis() else { return };
         let same: Vec<Known> = self.known.iter().filter(|k| k.shape == x.shape).cloned().collect();
         let other = self.rng.pick(&same).clone();
         let y = self.g.op("Concat", &[&x.name, &other.name], &[("axis", Attr::Int(shown))]);
@@ -383,8 +373,7 @@ impl Making<'_> {
             }
             2 if !x.shape.is_empty() => {
                 let (_, shown) = self.axis(x.shape.len());
-                let name = format!("c{}", self.g.proto.initializer.len());
-                let axis = self.g.ints(&name, &[], &[shown]);
+                let axis = self.whole(&[], &[shown]);
                 self.g.op("CumSum", &[&x.name, &axis], &[])
             }
             _ if x.shape.len() >= 2 => self.g.op("Trilu", &[&x.name], &[("upper", Attr::Int(self.rng.below(2) as i64))]),

@@ -39,10 +39,12 @@ impl fmt::Display for Auto {
             "  divergence predicted {:.3e} ({:.3e} of it what int8 everywhere loses), measured {:.3e} on held-out text; the choice is within {gap:.1}% of the best",
             self.predicted, self.cache.base, self.measured
         )?;
+        if self.others.is_empty() {
+            return Ok(());
+        }
         for (cache, what) in std::iter::once((&self.cache, "chosen")).chain(self.others.iter().map(|c| (c, "not chosen"))) {
-            if let (false, Some(name)) = (self.others.is_empty(), &cache.name) {
-                writeln!(f, "  KV cache {name}: {} bytes a sequence, int8 weights lose {:.3e} with it ({what})", cache.bytes, cache.base)?;
-            }
+            let name = cache.name.as_deref().unwrap_or_default();
+            writeln!(f, "  KV cache {name}: {} bytes a sequence, int8 weights lose {:.3e} with it ({what})", cache.bytes, cache.base)?;
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! Flags that several commands share.
 
-use crate::auto::Budget;
+use crate::auto::{Budget, KV_AUTO};
 use crate::calibrate::Text;
 use crate::diag::{Diag, Result};
-use crate::driver::CompileOptions;
+use crate::driver::{CompileOptions, KV_FORMATS};
 use clap::ValueEnum;
 use llamac_passes::pipeline::PRECISIONS;
 use llamac_runtime::memory::LoadMode;
@@ -26,7 +26,7 @@ pub(super) struct BuildArgs {
     /// int8 keeps a scale for each head of each token: half the memory, and half of what a token reads of it at a long context. auto, with
     /// --quant auto, chooses: under --size 700MB the cache of one sequence of --max-context tokens counts, and the smaller loss wins; under
     /// --max-kl the fewest bytes of weights and cache; under --size 4.5bpw the cache does not count and stays bf16 unless int8 loses less.
-    #[arg(long, value_name = "FORMAT", value_parser = ["bf16", "int8", "auto"])]
+    #[arg(long, value_name = "FORMAT", value_parser = clap::builder::PossibleValuesParser::new(KV_FORMATS.iter().map(|f| f.0).chain([KV_AUTO])))]
     pub(super) kv: Option<String>,
     /// CPU to compile for: `native`, `x86_64-v2`, `x86_64-v3`, `x86_64-v4`, with `+feature` added. See `llamac targets`.
     #[arg(long, value_name = "TARGET", default_value = "native")]

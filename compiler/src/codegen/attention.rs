@@ -89,6 +89,7 @@ struct Unit {
     row: Value,
     rows: Value,
     position: Value,
+    sequence: Value,
     head: Value,
 }
 
@@ -143,6 +144,12 @@ impl<'a> Tiles<'a> {
         let position = e.load_u32(tile, offset_of!(AttentionTile, pos));
         let position = e.cache_place(position);
         let sequence = e.load_u32(tile, offset_of!(AttentionTile, slot));
+        Unit { row, rows, position, sequence, head }
+    }
+
+    /// Calls the kernel for a unit. `rows` has the part in its upper half.
+    fn call(&self, e: &mut Emit<'_, '_>, unit: &Unit, rows: Value, out: Value, out_stride: u64) {
+        let &Unit { row, position, sequence, head, .. } = unit;
         let line = e.b.ins().imul(sequence, self.table_stride);
         let table = e.element(self.tables, line, 4);
         let columns = self.columns();
@@ -159,17 +166,11 @@ impl<'a> Tiles<'a> {
             (keys, offset_of!(AttentionArgs, k_offset)),
             (values, offset_of!(AttentionArgs, v_offset)),
             (position, offset_of!(AttentionArgs, pos)),
+            (rows, offset_of!(AttentionArgs, rows)),
+            (out, offset_of!(AttentionArgs, out)),
+            (e.int(out_stride), offset_of!(AttentionArgs, out_stride)),
         ];
         fields.into_iter().for_each(|(value, at)| e.store(value, self.args, at));
-        Unit { row, rows, position, head }
-    }
-
-    /// Calls the kernel for a unit. `rows` has the part in its upper half.
-    fn call(&self, e: &mut Emit<'_, '_>, rows: Value, out: Value, out_stride: u64) {
-        let out_stride = e.int(out_stride);
-        e.store(rows, self.args, offset_of!(AttentionArgs, rows));
-        e.store(out, self.args, offset_of!(AttentionArgs, out));
-        e.store(out_stride, self.args, offset_of!(AttentionArgs, out_stride));
         let kernel = e.kernel(self.slot);
         e.call_kernel(kernel, self.args);
     }
@@ -193,7 +194,7 @@ impl<'a> Tiles<'a> {
         let (low, high) = e.split(units);
         e.each(low, high, |e, unit| {
             let unit = self.unit(e, unit);
-            self.put(e, &unit, |e, out, stride| self.call(e, unit.rows, out, stride));
+            self.put(e, &unit, |e, out, stride| self.call(e, &unit, unit.rows, out, stride));
         });
     }
 
@@ -212,7 +213,7 @@ impl<'a> Tiles<'a> {
             let part = e.add_int(part, 1);
             let part = e.b.ins().ishl_imm_u(part, 32);
             let rows = e.add(part, unit.rows);
-            self.call(e, rows, out, part_bytes);
+            self.call(e, &unit, rows, out, part_bytes);
         });
     }
 

@@ -41,10 +41,10 @@ pub(crate) fn infer(file: &Path, input: &Path) -> Result<Vec<(String, Value)>> {
         ..EngineOptions::default()
     };
     let mut engine = Engine::new(&artifact, &options).map_err(|e| engine_error(file, &e))?;
-    let layers = 0..batch.pasts.len();
+    let layers = 0..batch.pasts.len().max(meta.schedule.len());
     let shapes = layers.map(|l| engine.kv_layer(l)).collect::<std::result::Result<Vec<_>, _>>().map_err(|e| engine_error(file, &e))?;
     batch.past_fits(&shapes, input)?;
-    let made = batch.run(&mut engine).map_err(|e| engine_error(file, &e))?;
+    let made = batch.run(&mut engine, &shapes).map_err(|e| engine_error(file, &e))?;
     signature.outputs.iter().map(|port| Ok((port.name.clone(), made.output(port, &batch)?))).collect()
 }
 
@@ -64,11 +64,9 @@ impl Batch {
     }
 
     /// Runs as many sequences at a time as the engine has slots.
-    fn run(&self, engine: &mut Engine) -> std::result::Result<Made, EngineError> {
-        let meta = engine.artifact().meta();
-        let (vocab, layers) = (meta.model.vocab, meta.schedule.len());
+    fn run(&self, engine: &mut Engine, shapes: &[KvLayer]) -> std::result::Result<Made, EngineError> {
+        let vocab = engine.artifact().meta().model.vocab;
         let total = self.past + self.new;
-        let shapes = (0..layers).map(|l| engine.kv_layer(l)).collect::<std::result::Result<Vec<_>, _>>()?;
         let blank = |s: &KvLayer| {
             let all = vec![0.0; self.rows.len() * s.kv_heads * total * s.head_dim];
             ([all.clone(), all], [s.kv_heads, s.head_dim])

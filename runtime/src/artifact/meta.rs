@@ -128,7 +128,7 @@ impl PlanMeta {
     /// that a query sees count, whatever a kernel computes beside them.
     pub fn attention_macs(&self, before: usize, new: usize) -> u64 {
         let group = |(macs, kv): (&AttentionMeta, &KvMeta)| {
-            let seen = |pos: usize| if kv.chunk == 0 { pos + 1 } else { pos % kv.chunk + 1 } as u64;
+            let seen = |pos: usize| kv.place(pos) as u64 + 1;
             let last = if new == 0 { 0 } else { seen(before + new - 1) };
             let all = (before..before + new).map(seen).sum::<u64>();
             macs.token_macs.saturating_mul(all).saturating_add(macs.row_macs.saturating_mul(last))
@@ -163,6 +163,13 @@ pub struct KvMeta {
     pub page_bytes: u64,
     /// Attention chunk; 0: full attention.
     pub chunk: usize,
+}
+
+impl KvMeta {
+    /// Place of a position in the cache of a sequence: in a ring of one chunk, if attention is chunked.
+    pub fn place(&self, position: usize) -> usize {
+        if self.chunk == 0 { position } else { position % self.chunk }
+    }
 }
 
 /// Defaults for generation, from the checkpoint.

@@ -78,9 +78,21 @@ impl Queries {
         }
     }
 
+    /// Row and head of query `i`.
+    #[inline(always)]
+    fn row_head(&self, a: &AttentionArgs, i: usize) -> (usize, usize) {
+        ((self.first + i) / a.group as usize, (self.first + i) % a.group as usize)
+    }
+
+    /// Position of query `i`.
+    #[inline(always)]
+    fn pos(&self, a: &AttentionArgs, i: usize) -> u64 {
+        a.pos + self.row_head(a, i).0 as u64
+    }
+
     /// Where the result of query `i` stands.
     unsafe fn out(&self, a: &AttentionArgs, i: usize) -> *mut f32 {
-        let (row, head) = ((self.first + i) / a.group as usize, (self.first + i) % a.group as usize);
+        let (row, head) = self.row_head(a, i);
         // SAFETY: `out` has `rows` rows of `group * head_dim` elements.
         unsafe { a.out.byte_add(row * a.out_stride as usize).add(head * a.head_dim as usize) }
     }
@@ -105,15 +117,15 @@ pub(super) unsafe fn attention<K: Kept, const Q: usize, const M: usize, const C:
         first += unsafe {
             let mut queries = Queries::new::<K>(a, first);
             take::<K>(a, &queries);
-            let pos = |i: usize| a.pos + ((first + i) / a.group as usize) as u64;
-            let (tokens, begin, end) = (part_tokens(pos(0)), first_key(pos(0), a.chunk), pos(queries.n - 1) + 1);
+            let (tokens, begin, end) =
+                (part_tokens(queries.pos(a, 0)), first_key(queries.pos(a, 0), a.chunk), queries.pos(a, queries.n - 1) + 1);
             let parts = match a.part.checked_sub(1) {
                 None => begin / tokens..end.div_ceil(tokens),
                 Some(part) => u64::from(part)..u64::from(part) + 1,
             };
             for part in parts.clone() {
                 let keys = begin.max(part * tokens)..end.min((part + 1) * tokens);
-                let low = (0..queries.n).find(|i| pos(*i) >= keys.start).unwrap_or(queries.n);
+                let low = (0..queries.n).find(|i| queries.pos(a, *i) >= keys.start).unwrap_or(queries.n);
                 queries.joins = part > parts.start;
                 self::part::<K, Q, M, C>(a, &queries, low..queries.n, keys);
             }
@@ -134,7 +146,7 @@ unsafe fn part<K: Kept, const Q: usize, const M: usize, const C: usize>(
     part: Range<u64>,
 ) {
     let head_bytes = a.head_dim as usize * K::LINE / (K::ELEMENTS * ROWS);
-    let pos = |i: usize| a.pos + ((queries.first + i) / a.group as usize) as u64;
+    let pos = |i: usize| queries.pos(a, i);
     let pages = part.start / PAGE_TOKENS as u64..part.end.div_ceil(PAGE_TOKENS as u64);
     // SAFETY: the caller's promise.
     unsafe {
@@ -190,7 +202,7 @@ unsafe fn fetch_scales<K: Kept>(at: *const f32) {
 #[inline(always)]
 unsafe fn take<K: Kept>(a: &AttentionArgs, queries: &Queries) {
     for i in 0..queries.n {
-        let (row, head) = ((queries.first + i) / a.group as usize, (queries.first + i) % a.group as usize);
+        let (row, head) = queries.row_head(a, i);
         // SAFETY: the caller's promise.
         unsafe {
             let from = a.q.byte_add(row * a.q_stride as usize).add(head * a.head_dim as usize);

@@ -135,7 +135,8 @@ pub(super) unsafe extern "C" fn attention_i8(args: *const u8) {
 /// Each row and head by itself, part by part.
 unsafe fn attention<F: Format>(a: &AttentionArgs) {
     let head_dim = a.head_dim as usize;
-    let mut scratch = vec![0.0; head_dim];
+    // SAFETY: there is scratch for more than a head.
+    let scratch = unsafe { std::slice::from_raw_parts_mut(a.scratch.cast::<f32>(), head_dim) };
     for r in 0..u64::from(a.rows) {
         let pos = a.pos + r;
         let (first, tokens) = (first_key(pos, a.chunk), part_tokens(pos));
@@ -153,8 +154,8 @@ unsafe fn attention<F: Format>(a: &AttentionArgs) {
                 }
                 let mut total = part_of::<F>(a, q, keys(first / tokens), out);
                 for part in first / tokens + 1..=pos / tokens {
-                    let weight = part_of::<F>(a, q, keys(part), &mut scratch);
-                    mix(out, &scratch, total.join(weight));
+                    let weight = part_of::<F>(a, q, keys(part), scratch);
+                    mix(out, scratch, total.join(weight));
                 }
             }
         }

@@ -7,6 +7,7 @@ use super::super::elements::dtype_of;
 use super::super::import::{Importer, input};
 use super::make::Make;
 use super::network;
+use super::pointwise::swish;
 use crate::diag::Result;
 use llamac_ir::dtype::DType;
 use llamac_ir::module::Operand;
@@ -233,9 +234,7 @@ pub(super) fn swiglu(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>) -> 
     let mut m = Make::new(i, node);
     let dtype = m.dtype(x);
     let (x, up) = (m.wide(x)?, m.wide(up)?);
-    let scaled = if alpha == 1.0 { x } else { m.with(T::Mul, x, alpha)? };
-    let gate = m.un(T::Sigmoid, scaled)?;
-    let gate = m.bin(T::Mul, x, gate)?;
+    let gate = swish(&mut m, x, alpha)?;
     let value = m.bin(T::Mul, gate, up)?;
     Ok(vec![m.cast(value, dtype)?])
 }

@@ -9,6 +9,7 @@ use super::super::bad;
 use super::super::blocks::{Blocks, Order};
 use super::super::import::{Importer, input};
 use super::make::Make;
+use super::pointwise::{gelu_tanh, swish};
 use super::quantized::{count, refused, rows_of_blocks, stored};
 use crate::diag::Result;
 use llamac_ir::dtype::DType;
@@ -259,22 +260,8 @@ impl Activation {
     fn of(&self, m: &mut Make<'_>, h: Operand, inner: i64) -> Result<Operand> {
         match (self.name.as_str(), self.fusion) {
             ("relu", _) => m.un(T::Relu, h),
-            ("silu", _) => {
-                let s = m.un(T::Sigmoid, h)?;
-                m.bin(T::Mul, h, s)
-            }
-            ("gelu", _) => {
-                // 0.5 h (1 + tanh(sqrt(2 / pi) (h + 0.044715 h^3)))
-                let square = m.bin(T::Mul, h, h)?;
-                let cubic = m.with(T::Mul, square, 0.044_715)?;
-                let cubic = m.with(T::Add, cubic, 1.0)?;
-                let bent = m.bin(T::Mul, h, cubic)?;
-                let bent = m.with(T::Mul, bent, (2.0 / std::f64::consts::PI).sqrt())?;
-                let bent = m.un(T::Tanh, bent)?;
-                let factor = m.with(T::Add, bent, 1.0)?;
-                let half = m.with(T::Mul, h, 0.5)?;
-                m.bin(T::Mul, half, factor)
-            }
+            ("silu", _) => swish(m, h, 1.0),
+            ("gelu", _) => gelu_tanh(m, h),
             ("swiglu", 1) => {
                 let (gate, value) = (m.slice(h, 2, 0, inner, 2)?, m.slice(h, 2, 1, inner, 2)?);
                 self.unit(m, gate, value)
@@ -295,9 +282,7 @@ impl Activation {
             value = m.with(T::Min, value, limit)?;
             value = m.with(T::Max, value, -limit)?;
         }
-        let scaled = if plain || self.alpha == 1.0 { gate } else { m.with(T::Mul, gate, self.alpha)? };
-        let s = m.un(T::Sigmoid, scaled)?;
-        gate = m.bin(T::Mul, gate, s)?;
+        gate = swish(m, gate, if plain { 1.0 } else { self.alpha })?;
         if !plain && self.beta != 0.0 {
             value = m.with(T::Add, value, self.beta)?;
         }

@@ -60,11 +60,7 @@ pub(super) fn activation(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>)
             let y = m.un(T::Tanh, y)?;
             m.bin(T::Mul, x, y)?
         }
-        "Swish" => {
-            let scaled = m.with(T::Mul, x, float("alpha", 1.0)?)?;
-            let gate = m.un(T::Sigmoid, scaled)?;
-            m.bin(T::Mul, x, gate)?
-        }
+        "Swish" => swish(&mut m, x, float("alpha", 1.0)?)?,
         "Shrink" => {
             let (bias, edge) = (float("bias", 0.0)?, float("lambd", 0.5)?);
             let (less, more, zero) = (m.with(T::Sub, x, bias)?, m.with(T::Add, x, bias)?, m.number(0.0, m.dtype(x))?);
@@ -79,14 +75,7 @@ pub(super) fn activation(i: &mut Importer, node: &NodeProto, a: &Attributes<'_>)
                 let e = m.un(T::Erf, scaled)?;
                 half_of_one_more(&mut m, x, e)?
             }
-            Some("tanh") => {
-                let cube = m.with(T::Pow, x, 3.0)?;
-                let cube = m.with(T::Mul, cube, 0.044_715)?;
-                let sum = m.bin(T::Add, x, cube)?;
-                let sum = m.with(T::Mul, sum, (2.0 / std::f64::consts::PI).sqrt())?;
-                let t = m.un(T::Tanh, sum)?;
-                half_of_one_more(&mut m, x, t)?
-            }
+            Some("tanh") => gelu_tanh(&mut m, x)?,
             Some(other) => {
                 return Err(bad("attribute `approximate` has a value that is not compiled").found(other).expected("none or tanh"));
             }
@@ -124,6 +113,23 @@ fn softplus(m: &mut Make<'_>, x: Operand) -> Result<Operand> {
     let e = m.with(T::Add, e, 1.0)?;
     let (log, high) = (m.un(T::Log, e)?, m.with(T::Max, x, 0.0)?);
     m.bin(T::Add, high, log)
+}
+
+/// `x sigmoid(alpha x)`.
+pub(super) fn swish(m: &mut Make<'_>, x: Operand, alpha: f64) -> Result<Operand> {
+    let scaled = if alpha == 1.0 { x } else { m.with(T::Mul, x, alpha)? };
+    let gate = m.un(T::Sigmoid, scaled)?;
+    m.bin(T::Mul, x, gate)
+}
+
+/// `x / 2 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`.
+pub(super) fn gelu_tanh(m: &mut Make<'_>, x: Operand) -> Result<Operand> {
+    let cube = m.with(T::Pow, x, 3.0)?;
+    let cube = m.with(T::Mul, cube, 0.044_715)?;
+    let sum = m.bin(T::Add, x, cube)?;
+    let sum = m.with(T::Mul, sum, (2.0 / std::f64::consts::PI).sqrt())?;
+    let t = m.un(T::Tanh, sum)?;
+    half_of_one_more(m, x, t)
 }
 
 /// `x / 2 * (1 + y)`.
