@@ -1,6 +1,7 @@
 //! One packer per plain weight format: sixteen rows of f32 values, already rounded to the format's type, to the bytes of a block. The layouts are
 //! described in `llamac_runtime::format`; quantized formats are in `quant`.
 
+use super::interleave;
 use llamac_runtime::abi::ROWS;
 use llamac_runtime::format::{BF16, F32, WeightFormat};
 
@@ -43,10 +44,16 @@ fn pack<const N: usize>(panel: &[f32], k: usize, out: &mut [u8], word: impl Fn([
 }
 
 /// As [`Packer`], of rows that are stored in the format's type: their bytes in words of four. Rows that are `None` and what is missing at the end
-/// of short ones are not written.
+/// of short ones are zero.
 pub(super) fn pack_stored(rows: &[Option<&[u8]>; ROWS], out: &mut [u8]) {
+    let whole = rows.map(|row| row.filter(|row| row.len() * ROWS == out.len()).unwrap_or_default());
+    let tiled = if whole.iter().all(|row| !row.is_empty()) { interleave::tiles(&whole, out) } else { 0 };
+    let out = &mut out[tiled * ROWS..];
+    if rows.iter().any(|row| row.is_none_or(|row| (row.len() - tiled) * ROWS != out.len())) {
+        out.fill(0);
+    }
     const LINES: usize = 16;
-    for (lines, first) in out.as_chunks_mut::<{ ROWS * 4 }>().0.chunks_mut(LINES).zip((0..).step_by(LINES * 4)) {
+    for (lines, first) in out.as_chunks_mut::<{ ROWS * 4 }>().0.chunks_mut(LINES).zip((tiled..).step_by(LINES * 4)) {
         for (r, row) in rows.iter().enumerate() {
             let Some(row) = row.and_then(|row| row.get(first..)) else { continue };
             for (line, word) in lines.iter_mut().zip(row.as_chunks::<4>().0) {
@@ -92,10 +99,24 @@ mod tests {
             (0..ROWS - 1).for_each(|r| panel[r * padded..][..k].copy_from_slice(&values[r * k..][..k]));
             let bytes: Vec<u8> = values.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect();
             let rows = std::array::from_fn(|r| (r < ROWS - 1).then(|| &bytes[r * k * 2..][..k * 2]));
-            let (mut expected, mut found) = (vec![0; BF16.block_bytes(padded)], vec![0; BF16.block_bytes(padded)]);
+            let (mut expected, mut found) = (vec![0; BF16.block_bytes(padded)], vec![9; BF16.block_bytes(padded)]);
             pack_bf16(&panel, padded, &mut expected);
             pack_stored(&rows, &mut found);
             assert!(found == expected, "{k}");
+        }
+    }
+
+    /// Rows of all lengths, with and without a rest behind the tiles.
+    #[test]
+    fn whole_stored_rows_are_words_side_by_side() {
+        for words in [1, 15, 16, 17, 48, 61] {
+            let bytes: Vec<u8> = (0..ROWS * words * 4).map(|i| (i * 7 + i / 256) as u8).collect();
+            let rows = std::array::from_fn(|r| Some(&bytes[r * words * 4..][..words * 4]));
+            let mut found = vec![9; bytes.len()];
+            pack_stored(&rows, &mut found);
+            for (i, word) in found.chunks(4).enumerate() {
+                assert_eq!(word, &bytes[(i % ROWS * words + i / ROWS) * 4..][..4], "word {i} of {words}");
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! ones, `formats` has one packer per weight format.
 
 mod formats;
+mod interleave;
 mod order;
 mod quant;
 
@@ -109,7 +110,6 @@ struct Room {
     /// Sixteen rows in the order of the packed columns.
     panel: Vec<f32>,
     codes: Quantized,
-    out: Vec<u8>,
 }
 
 /// Codes of rows of a quantized weight.
@@ -160,52 +160,52 @@ impl Job<'_> {
     }
 
     fn piece(&self, number: usize, room: &mut Room) -> Result<()> {
-        let mut at = 0;
+        let (mut at, mut out) = (0, self.section.buffer());
         match self.item.kind {
-            WeightForm::Vector { rows, n } => self.vector(&order::vector(rows, n), room)?,
+            WeightForm::Vector { rows, n } => self.vector(&order::vector(rows, n), room, &mut out)?,
             WeightForm::Matrix { format, rows, cols, n, k, experts } => {
                 let first = number * self.blocks_per_piece();
                 let blocks = first..(first + self.blocks_per_piece()).min(self.blocks());
                 at = first * self.block_bytes();
-                room.out.clear();
-                room.out.resize(blocks.len() * self.block_bytes(), 0);
+                out.resize(blocks.len() * self.block_bytes(), 0);
                 let columns = Columns::new(cols, k);
-                for (block, out) in blocks.zip(0..) {
+                for (block, out) in blocks.zip(out.chunks_mut(self.block_bytes())) {
                     // Experts follow each other, in the artifact and among the recipe's rows.
                     let each = self.blocks() / experts;
                     let sources = order::block(rows, n, block % each).map(|row| row.map(|row| block / each * n + row));
-                    let at = out * self.block_bytes();
                     match packer(&format) {
-                        Some(pack) => self.block(&sources, &columns, &format, pack, room, at)?,
-                        None => self.quantized_block(&sources, &columns, &format, room, at)?,
+                        Some(pack) => self.block(&sources, &columns, &format, pack, room, out)?,
+                        None => self.quantized_block(&sources, &columns, &format, room, out)?,
                     }
                 }
             }
         }
-        self.section.write_at(self.item.offset + at as u64, &room.out).map_err(|e| unwritable(&e))?;
-        (self.progress)(room.out.len() as u64);
+        let bytes = out.len() as u64;
+        self.section.write_at(self.item.offset + at as u64, out).map_err(|e| unwritable(&e))?;
+        (self.progress)(bytes);
         Ok(())
     }
 
-    fn vector(&self, order: &[Option<usize>], room: &mut Room) -> Result<()> {
+    fn vector(&self, order: &[Option<usize>], room: &mut Room, out: &mut Vec<u8>) -> Result<()> {
         room.row.resize(self.prepared.columns(), 0.0);
         self.prepared.row(0, &mut room.row).map_err(|e| unreadable(self.item, &e))?;
-        room.out.clear();
+        out.clear();
         let elements = order.iter().map(|i| i.map_or(0.0, |i| room.row[i]));
-        room.out.extend(elements.flat_map(f32::to_le_bytes));
-        room.out.resize(self.item.bytes as usize, 0);
+        out.extend(elements.flat_map(f32::to_le_bytes));
+        out.resize(self.item.bytes as usize, 0);
         Ok(())
     }
 
-    /// Quantizes sixteen rows into `room.out[at..]`.
+    /// Quantizes sixteen rows into a block.
     fn quantized_block(
         &self,
         sources: &[Option<usize>; ROWS],
         columns: &Columns,
         format: &WeightFormat,
         room: &mut Room,
-        at: usize,
+        out: &mut [u8],
     ) -> Result<()> {
+        out.fill(0);
         let bad = |e: &str| unreadable(self.item, e);
         let info = quant::quantized(format).ok_or_else(|| bad("no packer has this format"))?;
         let n = columns.plain().ok_or_else(|| bad("its columns are padded by heads, but quantized in groups"))?;
@@ -223,7 +223,7 @@ impl Job<'_> {
                     &mut room.codes.one
                 }
             };
-            quant::pack_row(format, info, codes, lane, k, &mut room.out[at..][..format.block_bytes(k)]);
+            quant::pack_row(format, info, codes, lane, k, &mut out[..format.block_bytes(k)]);
         }
         Ok(())
     }
@@ -258,7 +258,7 @@ impl Job<'_> {
         Some(rows)
     }
 
-    /// Packs sixteen rows into `room.out[at..]`; rows of padding are zero.
+    /// Packs sixteen rows into a block; rows of padding are zero.
     fn block(
         &self,
         sources: &[Option<usize>; ROWS],
@@ -266,11 +266,11 @@ impl Job<'_> {
         format: &WeightFormat,
         pack: Packer,
         room: &mut Room,
-        at: usize,
+        out: &mut [u8],
     ) -> Result<()> {
         let k = columns.padded().next_multiple_of(format.k_unit);
         if let Some(rows) = self.stored(sources, columns, format) {
-            formats::pack_stored(&rows, &mut room.out[at..][..format.block_bytes(k)]);
+            formats::pack_stored(&rows, &mut out[..format.block_bytes(k)]);
             return Ok(());
         }
         // What is not written below is padding; where nothing is padded, clearing would cost as much as reading.
@@ -282,7 +282,7 @@ impl Job<'_> {
         room.row.resize(self.prepared.columns(), 0.0);
         if let (Some((first, count)), Some(_)) = (run(sources), columns.plain()) {
             self.prepared.band(first, count, &mut room.panel, k).map_err(|e| unreadable(self.item, &e))?;
-            pack(&room.panel, k, &mut room.out[at..][..format.block_bytes(k)]);
+            pack(&room.panel, k, &mut out[..format.block_bytes(k)]);
             return Ok(());
         }
         for (lane, row) in sources.iter().enumerate() {
@@ -295,7 +295,7 @@ impl Job<'_> {
             read.map_err(|e| unreadable(self.item, &e))?;
             columns.spread(&room.row, to);
         }
-        pack(&room.panel, k, &mut room.out[at..][..format.block_bytes(k)]);
+        pack(&room.panel, k, &mut out[..format.block_bytes(k)]);
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ pub mod checks;
 pub mod error;
 pub mod layout;
 pub mod meta;
+mod pace;
 pub mod reader;
 pub mod signature;
 mod sized;

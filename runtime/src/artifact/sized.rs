@@ -1,6 +1,7 @@
 //! A section of fixed size that several threads write piece by piece: pieces are joined into large aligned blocks, which the system keeps
 //! in huge pages, and hashed in order just before they are written. The rest of a file is written by `writer`.
 
+use super::pace::{BLOCK, Pace};
 use super::writer::WriteError;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -8,15 +9,17 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// What is written at a time, at multiples of it in the file: a huge page. The page cache makes its pages as large as the writes are, and
-/// a file in huge pages is read much faster when it is mapped.
-const BLOCK: usize = 2 << 20;
-
 /// Bytes that are held for a piece that comes late. Beyond, pieces go to the file at once and are read back to be hashed.
 const HELD: usize = 64 << 20;
 
-/// Blocks that may wait for the thread that writes; then others wait too.
+/// Blocks that may wait for a stage; then the threads that bring more wait too.
 const QUEUED: usize = 8;
+
+/// Bytes of buffers that are kept to be used again. Memory that is asked for anew is cleared by the system, page by page.
+const KEPT: usize = 32 << 20;
+
+/// A shorter piece is copied behind its neighbour, so that blocks have few parts.
+const SHORT: usize = 16 << 10;
 
 /// Where a section lies in a file.
 #[derive(Debug, Clone, Copy)]
@@ -30,21 +33,53 @@ pub(super) struct Place<'f> {
     pub(super) name: &'static str,
 }
 
-/// Takes pieces in any order; hashes and writes them in order.
+/// Takes pieces in any order; hashes them in order and writes them.
 #[derive(Debug)]
 pub(super) struct Joiner {
     state: Mutex<Frontier>,
-    queue: Mutex<VecDeque<Task>>,
-    /// Held by the thread that works on the queue. The system lets only one write to a file and makes others spin, and the hash is a chain:
-    /// other threads had better make the next pieces.
-    writer: Mutex<blake3::Hasher>,
+    /// In the order of the section.
+    hash: Stage<blake3::Hasher>,
+    /// What is hashed.
+    write: Stage<Pace>,
+    /// Buffers that were written.
+    free: Mutex<Vec<Vec<u8>>>,
 }
 
-/// What waits, in the order of the section.
+/// Work that one thread does at a time: the hash is a chain, and the system lets only one write to a file and makes others spin. Other threads
+/// had better do the other stage, or make the next pieces.
+#[derive(Debug, Default)]
+struct Stage<T> {
+    queue: Mutex<VecDeque<Task>>,
+    /// Held by the thread that works on the queue.
+    turn: Mutex<T>,
+}
+
+impl<T> Stage<T> {
+    fn add(&self, tasks: impl IntoIterator<Item = Task>) {
+        held(&self.queue).extend(tasks);
+    }
+
+    /// Works until nothing waits. Leaves it to the thread that does so already, unless too much waits or `all` has to be done.
+    fn work(&self, all: bool, mut each: impl FnMut(&mut T, Task) -> io::Result<()>) -> Result<(), Failed> {
+        let wait = all || held(&self.queue).len() > QUEUED;
+        let mut turn = match self.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+            Err(TryLockError::WouldBlock) if wait => held(&self.turn),
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
+        loop {
+            let Some(task) = held(&self.queue).pop_front() else { return Ok(()) };
+            each(&mut turn, task).map_err(Failed::Io)?;
+        }
+    }
+}
+
+/// What waits.
 #[derive(Debug)]
 enum Task {
-    /// Bytes to hash and to write, and where in the section.
-    Write(u64, Vec<u8>),
+    /// Where in the section, and parts, one after the other, to hash and to write.
+    Write(u64, Vec<Vec<u8>>),
     /// First byte and length of what is in the file and not hashed.
     Hash(u64, u64),
 }
@@ -54,7 +89,9 @@ enum Task {
 struct Frontier {
     next: u64,
     /// The last bytes before `next`, not yet in the queue: they are less than a block.
-    block: Vec<u8>,
+    block: Vec<Vec<u8>>,
+    /// Bytes in `block`.
+    length: usize,
     /// Pieces behind a gap, by offset.
     waiting: BTreeMap<u64, Ahead>,
     /// Bytes in `waiting`.
@@ -73,11 +110,16 @@ type Full = Vec<Task>;
 
 impl Joiner {
     pub(super) fn new() -> Joiner {
-        Joiner { state: Mutex::default(), queue: Mutex::default(), writer: Mutex::default() }
+        Joiner { state: Mutex::default(), hash: Stage::default(), write: Stage::default(), free: Mutex::default() }
+    }
+
+    /// A buffer for a piece, with whatever was in it.
+    pub(super) fn buffer(&self) -> Vec<u8> {
+        held(&self.free).pop().unwrap_or_default()
     }
 
     /// Takes a piece.
-    pub(super) fn take(&self, place: Place<'_>, offset: u64, bytes: &[u8]) -> Result<(), Failed> {
+    pub(super) fn take(&self, place: Place<'_>, offset: u64, bytes: Vec<u8>) -> Result<(), Failed> {
         let length = bytes.len() as u64;
         if offset.checked_add(length).is_none_or(|end| end > place.bytes) {
             return Err(misuse(format!("{length} bytes at {offset} leave section {} of {}", place.name, place.bytes)));
@@ -92,18 +134,20 @@ impl Joiner {
         let mut full = Full::new();
         state.append(place, bytes, &mut full);
         state.drain(place, &mut full)?;
-        self.queue(full);
+        // Before the frontier is free for others, so that the queue is in its order.
+        self.hash.add(full);
         drop(state);
-        self.work(place)
+        self.work(place, false)
     }
 
     /// Says that nobody writes before `offset` any more: what is missing there is zero.
     pub(super) fn fill_to(&self, place: Place<'_>, offset: u64) -> Result<(), Failed> {
         let (mut state, mut full) = (self.lock(), Full::new());
         state.fill_to(place, offset.min(place.bytes), &mut full)?;
-        self.queue(full);
+        // Before the frontier is free for others, so that the queue is in its order.
+        self.hash.add(full);
         drop(state);
-        self.work(place)
+        self.work(place, false)
     }
 
     /// The hash of the section, all of which is in the file then. What nobody wrote is zero.
@@ -112,43 +156,40 @@ impl Joiner {
         let mut full = Full::new();
         state.fill_to(place, place.bytes, &mut full)?;
         state.flush(&mut full);
-        self.queue(full);
-        self.drain(place, held(&self.writer))?;
-        Ok(held(&self.writer).finalize())
+        self.hash.add(full);
+        drop(state);
+        self.work(place, true)?;
+        Ok(held(&self.hash.turn).finalize())
     }
 
     fn lock(&self) -> MutexGuard<'_, Frontier> {
         held(&self.state)
     }
 
-    /// Before the frontier is free for others, so that the queue is in its order.
-    fn queue(&self, full: Full) {
-        held(&self.queue).extend(full);
+    /// Does what waits, as far as no other thread does it; all of it if that is wanted.
+    fn work(&self, place: Place<'_>, all: bool) -> Result<(), Failed> {
+        self.hash.work(all, |hasher, task| {
+            match &task {
+                Task::Write(_, parts) => parts.iter().for_each(|part| _ = hasher.update(part)),
+                Task::Hash(at, length) => return hash_file(place.file, place.offset + at, *length, hasher),
+            }
+            self.write.add([task]);
+            Ok(())
+        })?;
+        self.write.work(all, |pace, task| {
+            if let Task::Write(at, parts) = task {
+                pace.write(place.file, place.offset + at, &parts)?;
+                self.keep(parts);
+            }
+            Ok(())
+        })
     }
 
-    /// Works on the queue, or leaves it to the thread that does.
-    fn work(&self, place: Place<'_>) -> Result<(), Failed> {
-        let waiting = held(&self.queue).len();
-        match self.writer.try_lock() {
-            Ok(turn) => self.drain(place, turn),
-            Err(TryLockError::Poisoned(turn)) => self.drain(place, turn.into_inner()),
-            Err(TryLockError::WouldBlock) if waiting > QUEUED => self.drain(place, held(&self.writer)),
-            Err(TryLockError::WouldBlock) => Ok(()),
-        }
-    }
-
-    /// Works until nothing waits.
-    fn drain(&self, place: Place<'_>, mut hasher: MutexGuard<'_, blake3::Hasher>) -> Result<(), Failed> {
-        loop {
-            let Some(task) = held(&self.queue).pop_front() else { return Ok(()) };
-            let done = match task {
-                Task::Write(at, bytes) => {
-                    hasher.update(&bytes);
-                    place.file.write_all_at(&bytes, place.offset + at)
-                }
-                Task::Hash(at, length) => hash_file(place.file, place.offset + at, length, &mut hasher),
-            };
-            done.map_err(Failed::Io)?;
+    fn keep(&self, parts: Vec<Vec<u8>>) {
+        let mut free = held(&self.free);
+        let kept: usize = free.iter().map(Vec::capacity).sum();
+        if kept < KEPT {
+            free.extend(parts.into_iter().filter(|part| part.capacity() > SHORT));
         }
     }
 }
@@ -160,30 +201,33 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Frontier {
     /// Puts a piece aside that lies behind a gap.
-    fn keep(&mut self, place: Place<'_>, offset: u64, bytes: &[u8]) -> Result<(), Failed> {
+    fn keep(&mut self, place: Place<'_>, offset: u64, bytes: Vec<u8>) -> Result<(), Failed> {
         if self.held + bytes.len() <= HELD {
             self.held += bytes.len();
-            self.waiting.insert(offset, Ahead::Held(bytes.to_vec()));
+            self.waiting.insert(offset, Ahead::Held(bytes));
             return Ok(());
         }
-        place.file.write_all_at(bytes, place.offset + offset).map_err(Failed::Io)?;
+        place.file.write_all_at(&bytes, place.offset + offset).map_err(Failed::Io)?;
         self.waiting.insert(offset, Ahead::Written(bytes.len() as u64));
         Ok(())
     }
 
     /// Adds bytes at the frontier; `full` gets the blocks that this completes.
-    fn append(&mut self, place: Place<'_>, bytes: &[u8], full: &mut Full) {
-        let mut rest = bytes;
-        while !rest.is_empty() {
+    fn append(&mut self, place: Place<'_>, mut bytes: Vec<u8>, full: &mut Full) {
+        while !bytes.is_empty() {
             let room = BLOCK - ((place.offset + self.next) % BLOCK as u64) as usize;
-            let (now, later) = rest.split_at(room.min(rest.len()));
-            self.block.reserve_exact(if self.block.is_empty() { room } else { 0 });
-            self.block.extend_from_slice(now);
-            self.next += now.len() as u64;
-            if now.len() == room {
+            let later = bytes.split_off(room.min(bytes.len()));
+            let complete = bytes.len() == room;
+            self.next += bytes.len() as u64;
+            self.length += bytes.len();
+            match self.block.last_mut() {
+                Some(last) if bytes.len() <= SHORT => last.extend_from_slice(&bytes),
+                _ => self.block.push(bytes),
+            }
+            if complete {
                 self.flush(full);
             }
-            rest = later;
+            bytes = later;
         }
     }
 
@@ -199,7 +243,7 @@ impl Frontier {
             match first.remove() {
                 Ahead::Held(bytes) => {
                     self.held -= bytes.len();
-                    self.append(place, &bytes, full);
+                    self.append(place, bytes, full);
                 }
                 Ahead::Written(length) => {
                     self.flush(full);
@@ -212,10 +256,9 @@ impl Frontier {
     }
 
     fn fill_to(&mut self, place: Place<'_>, offset: u64, full: &mut Full) -> Result<(), Failed> {
-        const ZEROS: &[u8] = &[0; 4096];
         while self.next < offset {
             let gap = self.waiting.first_key_value().map_or(offset, |(at, _)| (*at).min(offset)) - self.next;
-            self.append(place, &ZEROS[..gap.min(ZEROS.len() as u64) as usize], full);
+            self.append(place, vec![0; gap.min(BLOCK as u64) as usize], full);
             self.drain(place, full)?;
         }
         Ok(())
@@ -224,8 +267,8 @@ impl Frontier {
     /// Hands out what is in the block, complete or not.
     fn flush(&mut self, full: &mut Full) {
         if !self.block.is_empty() {
-            let block = std::mem::take(&mut self.block);
-            full.push(Task::Write(self.next - block.len() as u64, block));
+            let length = std::mem::take(&mut self.length) as u64;
+            full.push(Task::Write(self.next - length, std::mem::take(&mut self.block)));
         }
     }
 }
@@ -294,7 +337,7 @@ mod tests {
             let place = Place { file: &file, offset, bytes: data.len() as u64, name: "weights" };
             let joiner = Joiner::new();
             for (at, length) in pieces {
-                joiner.take(place, at as u64, &data[at..at + length]).expect("taken");
+                joiner.take(place, at as u64, data[at..at + length].to_vec()).expect("taken");
             }
             assert_eq!(joiner.finish(place).expect("finished"), blake3::hash(&data));
             let mut found = vec![0; data.len()];
@@ -314,7 +357,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     while let Some((at, length)) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        joiner.take(place, *at as u64, &data[*at..at + length]).expect("taken");
+                        joiner.take(place, *at as u64, data[*at..at + length].to_vec()).expect("taken");
                     }
                 });
             }
@@ -333,11 +376,11 @@ mod tests {
         let joiner = Joiner::new();
         let half = BLOCK / 2;
         for at in (half..data.len()).step_by(half) {
-            joiner.take(place, at as u64, &data[at..at + half]).expect("taken");
+            joiner.take(place, at as u64, data[at..at + half].to_vec()).expect("taken");
         }
         assert!(joiner.lock().waiting.values().any(|w| matches!(w, Ahead::Written(_))));
         assert!(joiner.lock().held <= HELD);
-        joiner.take(place, 0, &data[..half]).expect("taken");
+        joiner.take(place, 0, data[..half].to_vec()).expect("taken");
         assert_eq!(joiner.finish(place).expect("finished"), blake3::hash(&data));
         let mut found = vec![0; data.len()];
         file.read_exact_at(&mut found, 65536).expect("read");
@@ -349,11 +392,11 @@ mod tests {
         let file = file("gap");
         let place = Place { file: &file, offset: 0, bytes: 100, name: "weights" };
         let joiner = Joiner::new();
-        joiner.take(place, 0, &[1; 10]).expect("taken");
+        joiner.take(place, 0, vec![1; 10]).expect("taken");
         joiner.fill_to(place, 64).expect("filled");
-        assert!(matches!(joiner.take(place, 32, &[2; 4]), Err(Failed::Misuse(_))));
-        assert!(matches!(joiner.take(place, 90, &[2; 11]), Err(Failed::Misuse(_))));
-        joiner.take(place, 64, &[3; 4]).expect("taken");
+        assert!(matches!(joiner.take(place, 32, vec![2; 4]), Err(Failed::Misuse(_))));
+        assert!(matches!(joiner.take(place, 90, vec![2; 11]), Err(Failed::Misuse(_))));
+        joiner.take(place, 64, vec![3; 4]).expect("taken");
         let mut expected = [0; 100];
         expected[..10].fill(1);
         expected[64..68].fill(3);

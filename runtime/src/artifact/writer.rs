@@ -248,12 +248,17 @@ impl SizedSection<'_> {
         self.bytes == 0
     }
 
+    /// A buffer for [`SizedSection::write_at`], with whatever was in it: one that was written, so that its memory need not be cleared again.
+    pub fn buffer(&self) -> Vec<u8> {
+        self.joiner.buffer()
+    }
+
     /// Writes bytes at an offset of the section. Pieces must not overlap. Cheapest when they come in about ascending order without gaps:
     /// then each is hashed while it is hot, and they reach the file in large blocks.
     ///
     /// # Errors
     /// [`WriteError::NoSpace`], [`WriteError::Io`]; [`WriteError::Misuse`] if the piece leaves the section or overlaps.
-    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), WriteError> {
+    pub fn write_at(&self, offset: u64, bytes: Vec<u8>) -> Result<(), WriteError> {
         self.joiner.take(self.place(), offset, bytes).map_err(|e| self.explain(e))
     }
 
