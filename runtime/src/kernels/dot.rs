@@ -41,6 +41,7 @@ pub(super) unsafe fn stream<K: Mac, const P: usize, const M: usize>(a: &DotArgs)
 ///
 /// # Safety
 /// The contract of [`DotArgs`] with `m == 1`, and as for [`Mac`].
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) unsafe fn streams<K: Mac, const C: usize>(a: &DotArgs) {
     let count = a.k as usize / K::ELEMENTS;

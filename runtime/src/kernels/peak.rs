@@ -37,8 +37,19 @@ pub(crate) fn best_int(bits: u32, has_feature: impl Fn(&str) -> bool) -> Option<
     INT_PEAKS.iter().rfind(|p| p.bits == bits && p.isa.features.iter().all(|f| has_feature(f)))
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 static INT_PEAKS: &[IntPeak] = &[];
+#[cfg(target_arch = "aarch64")]
+static INT_PEAKS: &[IntPeak] = {
+    use super::quant::neon;
+    use super::table::NEONDOT;
+    &[
+        IntPeak { isa: &NEON, bits: 4, run: neon::base::peak, macs_per_round: 4 * 64 },
+        IntPeak { isa: &NEON, bits: 8, run: neon::base::peak, macs_per_round: 4 * 64 },
+        IntPeak { isa: &NEONDOT, bits: 4, run: neon::dotprod::peak, macs_per_round: 4 * 64 },
+        IntPeak { isa: &NEONDOT, bits: 8, run: neon::dotprod::peak, macs_per_round: 4 * 64 },
+    ]
+};
 #[cfg(target_arch = "x86_64")]
 static INT_PEAKS: &[IntPeak] = {
     use super::quant::{avx2, avx512, avxvnni, peak};

@@ -60,6 +60,8 @@ pub const AVX512VNNI: Isa =
     Isa { name: "avx512vnni", arch: "x86_64", features: &["avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512vnni"] };
 /// 64-bit ARM.
 pub const NEON: Isa = Isa { name: "neon", arch: "aarch64", features: &["neon"] };
+/// 64-bit ARM with dot products of int8.
+pub const NEONDOT: Isa = Isa { name: "neondot", arch: "aarch64", features: &["neon", "dotprod"] };
 
 /// Why a kernel cannot be called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +93,7 @@ macro_rules! row {
     };
     (@ GENERIC, $kernel:path) => { Some($kernel as Kernel) };
     (@ NEON, $kernel:path) => { row!(# "aarch64", $kernel) };
+    (@ NEONDOT, $kernel:path) => { row!(# "aarch64", $kernel) };
     (@ $x86:ident, $kernel:path) => { row!(# "x86_64", $kernel) };
     (# $arch:literal, $kernel:path) => {{
         #[cfg(target_arch = $arch)]
@@ -229,6 +232,30 @@ pub static KERNELS: &[KernelRow] = &[
     row!(AVX512, "attention", "i8", "attention_i8_i16_4x64_avx512", TILE, PAGE_TOKENS, avx512::attention_i8),
     row!(NEON, "attention", "i8", "attention_i8_i16_4x64_neon", TILE, PAGE_TOKENS, neon::attention_i8),
     row!(GENERIC, "attention_merge", "", "attention_merge_generic", 1, 1, parts::merge),
+    row!(NEON, "dot", "q4g32", "dot_q4g32_i8_1x64_neon", 1, 64, quant::neon::base::q4g32_one),
+    row!(NEON, "dot", "q4g32", "dot_q4g32_i8_4x4_neon", 4, 4, quant::neon::base::q4g32),
+    row!(NEON, "dot", "q4g64", "dot_q4g64_i8_1x64_neon", 1, 64, quant::neon::base::q4g64_one),
+    row!(NEON, "dot", "q4g64", "dot_q4g64_i8_4x4_neon", 4, 4, quant::neon::base::q4g64),
+    row!(NEON, "dot", "q4g128", "dot_q4g128_i8_1x64_neon", 1, 64, quant::neon::base::q4g128_one),
+    row!(NEON, "dot", "q4g128", "dot_q4g128_i8_4x4_neon", 4, 4, quant::neon::base::q4g128),
+    row!(NEON, "dot", "q6g32", "dot_q6g32_i8_1x64_neon", 1, 64, quant::neon::base::q6g32_one),
+    row!(NEON, "dot", "q6g32", "dot_q6g32_i8_4x4_neon", 4, 4, quant::neon::base::q6g32),
+    row!(NEON, "dot", "q8", "dot_q8_i8_1x64_neon", 1, 64, quant::neon::base::q8_one),
+    row!(NEON, "dot", "q8", "dot_q8_i8_4x4_neon", 4, 4, quant::neon::base::q8),
+    row!(NEON, "dot", "q8g32", "dot_q8g32_i8_1x64_neon", 1, 64, quant::neon::base::q8g32_one),
+    row!(NEON, "dot", "q8g32", "dot_q8g32_i8_4x4_neon", 4, 4, quant::neon::base::q8g32),
+    row!(NEONDOT, "dot", "q4g32", "dot_q4g32_i8_1x64_neondot", 1, 64, quant::neon::dotprod::q4g32_one),
+    row!(NEONDOT, "dot", "q4g32", "dot_q4g32_i8_4x4_neondot", 4, 4, quant::neon::dotprod::q4g32),
+    row!(NEONDOT, "dot", "q4g64", "dot_q4g64_i8_1x64_neondot", 1, 64, quant::neon::dotprod::q4g64_one),
+    row!(NEONDOT, "dot", "q4g64", "dot_q4g64_i8_4x4_neondot", 4, 4, quant::neon::dotprod::q4g64),
+    row!(NEONDOT, "dot", "q4g128", "dot_q4g128_i8_1x64_neondot", 1, 64, quant::neon::dotprod::q4g128_one),
+    row!(NEONDOT, "dot", "q4g128", "dot_q4g128_i8_4x4_neondot", 4, 4, quant::neon::dotprod::q4g128),
+    row!(NEONDOT, "dot", "q6g32", "dot_q6g32_i8_1x64_neondot", 1, 64, quant::neon::dotprod::q6g32_one),
+    row!(NEONDOT, "dot", "q6g32", "dot_q6g32_i8_4x4_neondot", 4, 4, quant::neon::dotprod::q6g32),
+    row!(NEONDOT, "dot", "q8", "dot_q8_i8_1x64_neondot", 1, 64, quant::neon::dotprod::q8_one),
+    row!(NEONDOT, "dot", "q8", "dot_q8_i8_4x4_neondot", 4, 4, quant::neon::dotprod::q8),
+    row!(NEONDOT, "dot", "q8g32", "dot_q8g32_i8_1x64_neondot", 1, 64, quant::neon::dotprod::q8g32_one),
+    row!(NEONDOT, "dot", "q8g32", "dot_q8g32_i8_4x4_neondot", 4, 4, quant::neon::dotprod::q8g32),
 ];
 
 /// The kernel of a name, if this CPU can run it.

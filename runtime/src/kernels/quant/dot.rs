@@ -265,6 +265,7 @@ macro_rules! up_to {
 up_to! {
     /// Any number of rows in tiles of up to 4.
     by_4: 4 3 2 1;
+    #[cfg(target_arch = "x86_64")]
     /// Any number of rows in tiles of up to 12. Not every number has its own code: the others read the weights twice, from a cache then.
     by_12: 12 8 6 4 3 2 1;
 }

@@ -1,5 +1,5 @@
 //! What a vector of an instruction set can do with codes, always 16 rows at a time: the words in which `dot` is written. The
-//! implementations are in `avx2`, `avxvnni` and `avx512`.
+//! implementations are in `avx2`, `avxvnni`, `avx512` and `neon`.
 
 use crate::kernels::lanes::Lanes;
 

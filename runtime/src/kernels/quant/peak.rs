@@ -1,9 +1,11 @@
 //! The roofs of integer products: what the vectors multiply and add with weights in registers and activations in the L1 cache, without
 //! scales. Used by `roof`.
 
+#[cfg(target_arch = "x86_64")]
 use super::avx2::{in_order, line, splat};
 use super::ints::Ints;
 use crate::kernels::tile::for_rows;
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
 /// Activations that are gone round and round.
@@ -29,12 +31,14 @@ pub(super) unsafe fn four<D: Ints, const M: usize>(rounds: &u64) {
 }
 
 /// Rows of [`eight`].
+#[cfg(target_arch = "x86_64")]
 pub(in crate::kernels) const EIGHT_ROWS: u64 = 4;
 
 /// 8 bits by 8 bits summed in 32, in three instructions: `vpmaddubsw`, `vpmaddwd`, `vpaddd`. Overflow is not looked at.
 ///
 /// # Safety
 /// AVX2.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) unsafe fn eight(rounds: &u64) {
     let x = std::hint::black_box([1u8; BYTES + 64]);
