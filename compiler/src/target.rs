@@ -77,6 +77,9 @@ const X86_FEATURES: &[&str] = &[
     "avx512vbmi",
     "avx512fp16",
     "gfni",
+    "amx-tile",
+    "amx-int8",
+    "amx-bf16",
 ];
 const V2: &[&str] = &["sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cmpxchg16b"];
 const V3: &[&str] = &["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "lzcnt", "movbe"];
@@ -160,11 +163,14 @@ impl Target {
                 Some((sign @ ("+" | "-"), tail)) => (sign, tail),
                 _ => return Err(TargetError::Unknown(text.to_owned())),
             };
-            let end = tail.find(['+', '-', ',', ' ']).unwrap_or(tail.len());
-            let feature = &tail[..end];
-            if !target.arch.features().contains(&feature) {
-                return Err(TargetError::Feature { feature: feature.to_owned(), arch: target.arch });
-            }
+            // A minus inside a feature (`amx-int8`) is not a separator either.
+            let ends = |rest: &str| rest.is_empty() || rest.starts_with(['+', '-', ',', ' ']);
+            let known = target.arch.features().iter().filter(|f| tail.strip_prefix(**f).is_some_and(ends)).max_by_key(|f| f.len());
+            let Some(&feature) = known else {
+                let end = tail.find(['+', '-', ',', ' ']).unwrap_or(tail.len());
+                return Err(TargetError::Feature { feature: tail[..end].to_owned(), arch: target.arch });
+            };
+            let end = feature.len();
             if sign == "+" {
                 target.features.insert(feature.to_owned());
             } else {
@@ -220,6 +226,7 @@ impl Target {
             Arch::Riscv64 => (16.0, 10.0),
         };
         let i8_macs = match self.arch {
+            Arch::X86_64 if self.has("amx-int8") => 800.0,
             Arch::X86_64 if self.has("avx512vnni") => 468.0,
             Arch::X86_64 if self.has("avxvnni") => 230.0,
             Arch::X86_64 if self.has("avx2") && self.has("fma") => 150.0,
@@ -247,6 +254,8 @@ mod tests {
         let t = Target::parse("x86_64-v4+avx512bf16,+avx512vnni,-fma").unwrap();
         assert!(t.has("avx512bf16") && t.has("avx512vnni") && t.has("avx512f") && !t.has("fma"));
         assert_eq!(t.name, "x86_64-v4+avx512bf16,+avx512vnni,-fma");
+        let t = Target::parse("x86_64-v4+amx-tile+amx-int8-amx-tile").unwrap();
+        assert!(t.has("amx-int8") && !t.has("amx-tile"));
     }
 
     #[test]

@@ -10,8 +10,10 @@ use std::time::Instant;
 /// Bytes to read where nobody says otherwise: more than most caches hold, and soon read.
 pub const READ_BYTES: usize = 256 << 20;
 
-/// Streams that a thread reads at a time.
-const STREAMS: [u64; 2] = [1, 4];
+/// Ways to read, of which each is the fastest of some CPU: streams of a thread, bytes that lines are fetched ahead.
+const WAYS: [(u64, u64); 4] = [(1, 0), (4, 0), (1, 2048), (4, 1024)];
+/// Most streams of a way.
+const STREAMS: u64 = 4;
 
 /// In which arithmetic products are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +61,7 @@ impl Arithmetic {
 static BUFFER: Mutex<Option<Region>> = Mutex::new(None);
 
 /// GB (1e9 bytes) per second that `threads` threads read from memory together: `bytes` in huge pages, each thread its own part from end to
-/// end, in one stream or in four, whichever is faster; the median of three passes of each. 0 if the system refuses the memory.
+/// end, in one stream or in four, with lines fetched ahead or without, whichever is fastest; the median of three passes of each. 0 if the system refuses the memory.
 pub fn read_gbs(threads: usize, bytes: usize) -> f64 {
     let mut buffer = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
     if buffer.as_ref().is_none_or(|b| b.len() < bytes) {
@@ -69,21 +71,21 @@ pub fn read_gbs(threads: usize, bytes: usize) -> f64 {
         *buffer = Some(fresh);
     }
     let Some(region) = buffer.as_ref() else { return 0.0 };
-    let group = STREAMS[1] as usize * peak::STREAM_BLOCK;
+    let group = STREAMS as usize * peak::STREAM_BLOCK;
     let part = bytes / threads.max(1) / group * group;
     let peak = peak::best(true, has_feature);
-    let pass = |streams| {
+    let pass = |(streams, ahead)| {
         together(threads, |t| {
-            let args = ReadArgs { at: region.as_ptr().wrapping_add(t * part), bytes: part as u64, streams };
+            let args = ReadArgs { at: region.as_ptr().wrapping_add(t * part), bytes: part as u64, streams, ahead };
             // SAFETY: `best` gave a function for features that the CPU has. The parts lie in the region, which was written as a whole, and
             // which nobody writes to while the lock is held.
             unsafe { (peak.read)((&raw const args).cast()) }
         })
     };
     // In turn, so that all have the same share of a neighbour's noise.
-    let mut seconds = [const { Vec::new() }; STREAMS.len()];
+    let mut seconds = [const { Vec::new() }; WAYS.len()];
     for _ in 0..3 {
-        STREAMS.iter().zip(&mut seconds).for_each(|(streams, seconds)| seconds.push(pass(*streams)));
+        WAYS.iter().zip(&mut seconds).for_each(|(way, seconds)| seconds.push(pass(*way)));
     }
     let medians = seconds.map(|mut s| {
         s.sort_by(f64::total_cmp);

@@ -36,7 +36,11 @@ pub fn has_feature(name: &str) -> bool {
         "sse" "sse2" "sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "avx" "avx2" "fma" "f16c" "bmi1" "bmi2" "lzcnt" "movbe" "gfni" "vaes"
         "avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl" "avx512ifma" "avx512vbmi" "avx512vbmi2" "avx512vnni" "avx512bitalg"
         "avx512vpopcntdq" "avx512bf16" "avx512fp16" "avxvnni"
-    ]) || (name == "cmpxchg16b" && std::arch::is_x86_feature_detected!("cmpxchg16b"))
+    ]) || match name {
+        "cmpxchg16b" => std::arch::is_x86_feature_detected!("cmpxchg16b"),
+        // Stable Rust cannot ask for these.
+        _ => crate::kernels::amx::has_feature(name),
+    }
 }
 
 /// Whether this CPU and operating system have a feature, by its name in Rust's `target_feature`. Unknown names: no.

@@ -1,9 +1,10 @@
 //! AVX2 with FMA: the vectors and the kernels that the templates make of them.
 
+use super::flash::{Vectors, attention};
 use super::kept::I8;
 use super::lanes::{Lanes, Whole};
 use super::mac::{Bf16, Bf16ByF32, F32};
-use super::{dot, flash, peak};
+use super::{dot, peak};
 use std::arch::x86_64::*;
 
 /// Two ymm registers.
@@ -170,11 +171,11 @@ kernels! {
     /// Up to 5 rows.
     dot_bf16_many = dot::converted_rows::<Bf16<Avx2>, Bf16ByF32<Avx2>, 3, 5>;
     /// f32 pages.
-    attention_f32 = flash::attention::<F32<Avx2>, 6, 6, 1>;
+    attention_f32 = attention::<Vectors<F32<Avx2>, 6, 6, 1>>;
     /// bf16 pages, all arithmetic in f32.
-    attention_bf16 = flash::attention::<Bf16ByF32<Avx2>, 5, 5, 1>;
+    attention_bf16 = attention::<Vectors<Bf16ByF32<Avx2>, 5, 5, 1>>;
     /// int8 pages, products in whole numbers.
-    attention_i8 = flash::attention::<I8<Avx2>, 4, 4, 1>;
+    attention_i8 = attention::<Vectors<I8<Avx2>, 4, 4, 1>>;
     /// The roof.
     peak_f32 = peak::peak::<F32<Avx2>, 6>;
     /// The roof of reading.

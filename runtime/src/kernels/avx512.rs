@@ -1,9 +1,12 @@
 //! AVX-512 (F, BW, VL), with and without `vdpbf16ps`: the vectors and the kernels that the templates make of them.
 
+use super::flash::{Tiles, Vectors, attention};
 use super::kept::{I8, Kept};
 use super::lanes::{Lanes, Whole};
 use super::mac::{Bf16, Bf16ByF32, F32, Mac};
-use super::{dot, flash, peak};
+
+use super::{amx, dot, peak};
+use crate::abi::AttentionArgs;
 use std::arch::x86_64::*;
 
 /// One zmm register.
@@ -181,15 +184,15 @@ kernels! { "avx512f,avx512bw,avx512vl":
     /// Up to 12 rows.
     dot_bf16_many = dot::converted_rows::<Bf16<Avx512>, Bf16ByF32<Avx512>, 3, 12>;
     /// f32 pages.
-    attention_f32 = flash::attention::<F32<Avx512>, 12, 6, 4>;
+    attention_f32 = attention::<Vectors<F32<Avx512>, 12, 6, 4>>;
     /// The roof.
     peak_f32 = peak::peak::<F32<Avx512>, 12>;
     /// The roof of reading.
     read = peak::read::<Avx512>;
     /// bf16 pages, all arithmetic in f32.
-    attention_bf16 = flash::attention::<Bf16ByF32<Avx512>, 12, 4, 4>;
+    attention_bf16 = attention::<Vectors<Bf16ByF32<Avx512>, 12, 4, 4>>;
     /// int8 pages, products in whole numbers.
-    attention_i8 = flash::attention::<I8<Avx512>, 12, 4, 4>;
+    attention_i8 = attention::<Vectors<I8<Avx512>, 12, 4, 4>>;
 }
 
 kernels! { "avx512f,avx512bw,avx512vl,avx512bf16":
@@ -198,7 +201,50 @@ kernels! { "avx512f,avx512bw,avx512vl,avx512bf16":
     /// Up to 12 rows, `vdpbf16ps`.
     dot_dpbf16_many = dot::rows::<Dpbf16, 2, 12>;
     /// bf16 pages, `vdpbf16ps`: queries and probabilities are rounded to bf16 too.
-    attention_dpbf16 = flash::attention::<Dpbf16, 12, 6, 4>;
+    attention_dpbf16 = attention::<Vectors<Dpbf16, 12, 6, 4>>;
+    /// bf16 pages by tiles where heads fill them; AMX has been asked for.
+    attention_amx = attention_in_tiles;
     /// The roof of `vdpbf16ps`.
     peak_dpbf16 = peak::peak::<Dpbf16, 12>;
+    /// The roof of tiles of bf16.
+    peak_amx_bf16 = peak_in_tiles;
+}
+
+/// # Safety
+/// As for [`attention`], and AMX as for [`amx::configure`].
+#[inline(always)]
+unsafe fn attention_in_tiles(a: &AttentionArgs) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if Tiles::fit(a.head_dim) {
+            amx::configure(&const { amx::Config::products(amx::ROW) });
+            attention::<Tiles>(a);
+            amx::release();
+        } else {
+            attention::<Vectors<Dpbf16, 12, 6, 4>>(a);
+        }
+    }
+}
+
+/// Multiply-adds of a round of [`peak_in_tiles`].
+pub(super) const TILES_MACS: u64 = 4 * 16 * 16 * 32 / 16;
+
+/// Full tiles from registers.
+///
+/// # Safety
+/// AMX as for [`amx::configure`].
+#[inline(always)]
+unsafe fn peak_in_tiles(rounds: &u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        amx::configure(&const { amx::Config::products(amx::ROW) });
+        // An instruction takes 16 cycles where those of other loops take one.
+        for _ in 0..*rounds / 16 {
+            amx::multiply_bf16::<0, 4, 6>();
+            amx::multiply_bf16::<1, 4, 6>();
+            amx::multiply_bf16::<2, 4, 6>();
+            amx::multiply_bf16::<3, 4, 6>();
+        }
+        amx::release();
+    }
 }

@@ -1,26 +1,51 @@
 //! The attention template over any format of the cache ([`Kept`]): page after page of the cache with a running maximum (Milakov and Gimelshein, 2018; Dao et al.,
 //! 2022). All query heads of a group and all rows of a tile share the loads of keys and values.
 //!
-//! A page is so short that hardware prefetchers are always late: scores fetch the values of the page, values the keys of the next page.
+//! A page is so short that hardware prefetchers are always late: scores fetch the values of the page, values the keys of the next page. Both
+//! products are in `vectors`, and for CPUs with tile registers in `tiles`.
 //!
 //! What is computed for a query depends on its position and on the pages, which begin at multiples of 64: never on the other queries. A
 //! page that a query does not see is skipped for it; a hidden key in a page that it does see gets probability 0. Many keys are taken in
 //! parts (`parts`), whether one call computes them all or one of them.
 
+#[cfg(target_arch = "x86_64")]
+mod tiles;
+mod vectors;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use tiles::Tiles;
+pub(super) use vectors::Vectors;
+
 use super::exp::LOG2_E;
 use super::kept::Kept;
 use super::lanes::Lanes;
+use super::mac::Mac;
 use super::parts::{Weight, mix};
 use super::table::first_key;
-use super::tile::{self, Ahead, F, Lines, Rows, for_rows};
 use crate::abi::{AttentionArgs, PAGE_TOKENS, ROWS, SCRATCH_BYTES, part_tokens};
 use std::ops::Range;
 
 /// Bytes of a line.
 const LINE: usize = 64;
 
+/// The two products of attention with a page of the cache.
+///
+/// # Safety
+/// The contract of [`AttentionArgs`], and as for [`Kept`].
+pub(super) trait Products {
+    /// How the cache and queries are taken.
+    type K: Kept;
+    /// So many queries behind the last may be read and their scores be written.
+    const PAD: usize = 0;
+    /// Scores of some queries and the first `tokens` keys of a page, whose scales are at `scales`, as exponents of 2. Values at `v` are
+    /// wanted next.
+    unsafe fn scores(a: &AttentionArgs, queries: &Queries, range: Range<usize>, keys: (*const u8, *const f32), v: *const u8, tokens: usize);
+    /// Adds the values of a page to the results of some queries. The page at `next` is wanted next.
+    unsafe fn values(a: &AttentionArgs, queries: &Queries, range: Range<usize>, v: *const u8, next: *const u8, tokens: usize);
+}
+
 /// State of a number of queries, in the kernel's scratch. Query `i` is head `i % group` of row `i / group`, counted from `first`.
-struct Queries {
+pub(super) struct Queries {
     first: usize,
     n: usize,
     /// Queries in the form that the [`Mac`] wants.
@@ -54,11 +79,11 @@ impl Queries {
     ///
     /// # Safety
     /// `scratch` has `SCRATCH_BYTES / 2` bytes.
-    unsafe fn new<K: Kept>(a: &AttentionArgs, first: usize) -> Queries {
+    unsafe fn new<P: Products>(a: &AttentionArgs, first: usize) -> Queries {
         let (head_dim, group) = (a.head_dim as usize, a.group as usize);
-        let q_stride = head_dim / K::ELEMENTS * K::X_BYTES;
+        let q_stride = head_dim / P::K::ELEMENTS * P::K::X_BYTES;
         let each = q_stride + P_STRIDE + LINE + 4 * size_of::<f32>() + size_of::<Weight>() + head_dim * size_of::<f32>();
-        let room = SCRATCH_BYTES / 2 - 4 * ROWS * size_of::<f32>();
+        let room = SCRATCH_BYTES / 2 - 4 * ROWS * size_of::<f32>() - P::PAD * (q_stride + P_STRIDE);
         let (row, pos) = (first / group, a.pos + (first / group) as u64);
         let alike = |r: &usize| {
             let other = a.pos + *r as u64;
@@ -69,8 +94,8 @@ impl Queries {
         // SAFETY: the caller's promise; `each` counts the bytes of all arrays but of what fills the four of numbers up.
         unsafe {
             let q = a.scratch;
-            let p = q.add(n * q_stride);
-            let sum = p.add(n * P_STRIDE).cast::<f32>();
+            let p = q.add((n + P::PAD) * q_stride);
+            let sum = p.add((n + P::PAD) * P_STRIDE).cast::<f32>();
             let later = sum.add(n * ROWS);
             let max = later.add(n * head_dim);
             let [shrink, scale, factor, total] = [1, 2, 3, 4].map(|i| max.add(i * n.next_multiple_of(ROWS)));
@@ -104,19 +129,19 @@ impl Queries {
     }
 }
 
-/// Attention of a tile. Scores come in tiles of up to `Q` queries, values in tiles of up to `M` queries by `C` columns of 16.
+/// Attention of a tile.
 ///
 /// # Safety
-/// The contract of [`AttentionArgs`], and as for [`Mac`].
+/// As for [`Products`].
 #[inline(always)]
-pub(super) unsafe fn attention<K: Kept, const Q: usize, const M: usize, const C: usize>(a: &AttentionArgs) {
+pub(super) unsafe fn attention<P: Products>(a: &AttentionArgs) {
     let all = (u64::from(a.rows) * a.group) as usize;
     let mut first = 0;
     while first < all {
         // SAFETY: the caller's promise.
         first += unsafe {
-            let mut queries = Queries::new::<K>(a, first);
-            take::<K>(a, &queries);
+            let mut queries = Queries::new::<P>(a, first);
+            take::<P::K>(a, &queries);
             let (tokens, begin, end) =
                 (part_tokens(queries.pos(a, 0)), first_key(queries.pos(a, 0), a.chunk), queries.pos(a, queries.n - 1) + 1);
             let parts = match a.part.checked_sub(1) {
@@ -127,7 +152,7 @@ pub(super) unsafe fn attention<K: Kept, const Q: usize, const M: usize, const C:
                 let keys = begin.max(part * tokens)..end.min((part + 1) * tokens);
                 let low = (0..queries.n).find(|i| queries.pos(a, *i) >= keys.start).unwrap_or(queries.n);
                 queries.joins = part > parts.start;
-                self::part::<K, Q, M, C>(a, &queries, low..queries.n, keys);
+                self::part::<P>(a, &queries, low..queries.n, keys);
             }
             queries.n
         };
@@ -139,18 +164,13 @@ pub(super) unsafe fn attention<K: Kept, const Q: usize, const M: usize, const C:
 /// # Safety
 /// As for [`attention`].
 #[inline(always)]
-unsafe fn part<K: Kept, const Q: usize, const M: usize, const C: usize>(
-    a: &AttentionArgs,
-    queries: &Queries,
-    range: Range<usize>,
-    part: Range<u64>,
-) {
-    let head_bytes = a.head_dim as usize * K::LINE / (K::ELEMENTS * ROWS);
+unsafe fn part<P: Products>(a: &AttentionArgs, queries: &Queries, range: Range<usize>, part: Range<u64>) {
+    let head_bytes = a.head_dim as usize * P::K::LINE / (P::K::ELEMENTS * ROWS);
     let pos = |i: usize| queries.pos(a, i);
     let pages = part.start / PAGE_TOKENS as u64..part.end.div_ceil(PAGE_TOKENS as u64);
     // SAFETY: the caller's promise.
     unsafe {
-        clear::<K>(a, queries, range.clone());
+        clear::<P::K>(a, queries, range.clone());
         for page in pages.clone() {
             let keys = page * PAGE_TOKENS as u64..(page + 1) * PAGE_TOKENS as u64;
             let Some(low) = range.clone().find(|i| pos(*i) >= keys.start) else { continue };
@@ -160,26 +180,26 @@ unsafe fn part<K: Kept, const Q: usize, const M: usize, const C: usize>(
             let base = a.kv.add(*a.table.add(page as usize) as usize * a.page_bytes as usize);
             let (k, v) = (base.add(a.k_offset as usize), base.add(a.v_offset as usize));
             let scales = |of: *const u8| of.wrapping_add(PAGE_TOKENS * head_bytes).cast::<f32>();
-            fetch_scales::<K>(scales(v));
-            scores::<K, Q>(a, queries, low..high, (k, scales(k)), v, tokens);
+            fetch_scales::<P::K>(scales(v));
+            P::scores(a, queries, low..high, (k, scales(k)), v, tokens);
             for i in low..high {
                 let from = part.start.saturating_sub(keys.start) as usize;
                 let to = (pos(i) + 1 - keys.start).min(tokens as u64) as usize;
                 hide(queries, i, from..to, tokens);
             }
-            maxima::<K>(queries, low..high, tokens);
+            maxima::<P::K>(queries, low..high, tokens);
             // Of whole pages, which most are, the number is known when this is compiled.
             if tokens == PAGE_TOKENS {
-                (low..high).for_each(|i| probabilities::<K>(queries, i, PAGE_TOKENS, scales(v)));
+                (low..high).for_each(|i| probabilities::<P::K>(queries, i, PAGE_TOKENS, scales(v)));
             } else {
-                (low..high).for_each(|i| probabilities::<K>(queries, i, tokens, scales(v)));
+                (low..high).for_each(|i| probabilities::<P::K>(queries, i, tokens, scales(v)));
             }
             let next = if page + 1 < pages.end { *a.table.add(page as usize + 1) as usize * a.page_bytes as usize } else { 0 };
             let next = a.kv.add(next + a.k_offset as usize);
-            fetch_scales::<K>(scales(next));
-            values::<K, M, C>(a, queries, low..high, v, next, tokens);
+            fetch_scales::<P::K>(scales(next));
+            P::values(a, queries, low..high, v, next, tokens);
         }
-        end::<K>(a, queries, range);
+        end::<P::K>(a, queries, range);
     }
 }
 
@@ -228,71 +248,6 @@ unsafe fn clear<K: Kept>(a: &AttentionArgs, queries: &Queries, range: Range<usiz
             K::L::store(queries.sum.add(i * ROWS), K::L::splat(0.0));
             queries.max.add(i).write(f32::NEG_INFINITY);
         }
-    }
-}
-
-/// Lines at `at` to ask for, if nobody has.
-fn first_asks<K: Kept>(at: *const u8, first: bool) -> Option<Ahead> {
-    Some(Ahead { at, step: if first { K::LINE } else { 0 } })
-}
-
-/// The size of parts of `n`, at most `max` each, none much smaller than the others: small tiles are slow.
-fn even_parts(n: usize, max: usize) -> usize {
-    n.div_ceil(n.div_ceil(max))
-}
-
-/// Scores of some queries and the first `tokens` keys of a page, as exponents of 2.
-///
-/// # Safety
-/// As for [`attention`].
-#[inline(always)]
-unsafe fn scores<K: Kept, const Q: usize>(
-    a: &AttentionArgs,
-    queries: &Queries,
-    range: Range<usize>,
-    (k, scales): (*const u8, *const f32),
-    v: *const u8,
-    tokens: usize,
-) {
-    let count = a.head_dim as usize / K::ELEMENTS;
-    for block in 0..tokens / ROWS {
-        let mut i = range.start;
-        let even = even_parts(range.len(), Q);
-        while i < range.end {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let at = block * count * K::LINE;
-                let ahead = first_asks::<K>(v.wrapping_add(at), i == range.start);
-                let lines = Lines { at: k.add(at), stride: K::LINE, column: 0, count, ahead };
-                let (scales, factors) = (scales.wrapping_add(block * ROWS), queries.scale.add(i));
-                let x = Rows { at: queries.q.add(i * queries.q_stride), step: K::X_BYTES, stride: queries.q_stride };
-                let to = queries.p.add(i * P_STRIDE).cast::<f32>().add(block * ROWS);
-                macro_rules! up_to_q {
-                    ($($n:literal)*) => {
-                        match even.min(range.end - i) {
-                            $($n if $n < Q => score_tile::<K, $n>(lines, x, scales, factors, to),)*
-                            _ => score_tile::<K, Q>(lines, x, scales, factors, to),
-                        }
-                    };
-                }
-                up_to_q!(1 2 3 4 5 6 7 8 9 10 11);
-            }
-            i += even;
-        }
-    }
-}
-
-/// Scores of `M` queries and 16 keys.
-///
-/// # Safety
-/// As for [`attention`].
-#[inline(always)]
-unsafe fn score_tile<K: Kept, const M: usize>(lines: Lines, x: Rows, scales: *const f32, factors: *const f32, to: *mut f32) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut sums = [[K::L::splat(0.0); 1]; M];
-        tile::add::<K, M, 1>(&mut sums, lines, x);
-        for_rows!(M, t => { K::L::store(to.byte_add(t * P_STRIDE), K::scores(sums[t][0], scales, *factors.add(t))) });
     }
 }
 
@@ -353,94 +308,6 @@ unsafe fn probabilities<K: Kept>(queries: &Queries, i: usize, tokens: usize, v_s
         let before = K::L::mul(K::L::load(queries.sum.add(i * ROWS)), K::L::splat(*queries.shrink.add(i)));
         K::L::store(queries.sum.add(i * ROWS), K::L::add(before, sum));
         queries.factor.add(i).write(factor);
-    }
-}
-
-/// Adds the values of a page to the results of some queries.
-///
-/// # Safety
-/// As for [`attention`].
-#[inline(always)]
-unsafe fn values<K: Kept, const M: usize, const C: usize>(
-    a: &AttentionArgs,
-    queries: &Queries,
-    range: Range<usize>,
-    v: *const u8,
-    next: *const u8,
-    tokens: usize,
-) {
-    let columns = a.head_dim as usize / ROWS;
-    let whole = columns - columns % C;
-    let lines = |column: usize| Lines {
-        at: v.wrapping_add(column * K::LINE),
-        stride: columns * K::LINE,
-        column: K::LINE,
-        count: tokens / K::ELEMENTS,
-        ahead: first_asks::<K>(next.wrapping_add(column * K::LINE * PAGE_TOKENS / K::ELEMENTS), true),
-    };
-    for column in (0..whole).step_by(C) {
-        // SAFETY: the caller's promise.
-        unsafe { value_columns::<K, M, C>(a, queries, range.clone(), lines(column), column) }
-    }
-    for column in whole..columns {
-        // SAFETY: the caller's promise.
-        unsafe { value_columns::<K, M, 1>(a, queries, range.clone(), lines(column), column) }
-    }
-}
-
-/// As [`values`] for `C` columns of 16 from `column` on.
-///
-/// # Safety
-/// As for [`attention`].
-#[inline(always)]
-unsafe fn value_columns<K: Kept, const M: usize, const C: usize>(
-    a: &AttentionArgs,
-    queries: &Queries,
-    range: Range<usize>,
-    lines: Lines,
-    column: usize,
-) {
-    let (mut i, mut lines) = (range.start, lines);
-    let even = even_parts(range.len(), M);
-    while i < range.end {
-        macro_rules! up_to_m {
-            ($($n:literal)*) => {
-                match even.min(range.end - i) {
-                    $($n if $n < M => value_tile::<K, $n, C>(a, queries, i, lines, column),)*
-                    _ => value_tile::<K, M, C>(a, queries, i, lines, column),
-                }
-            };
-        }
-        // SAFETY: the caller's promise.
-        unsafe { up_to_m!(1 2 3 4 5) }
-        lines.ahead = first_asks::<K>(lines.at, false);
-        i += even;
-    }
-}
-
-/// As [`values`] for `M` queries from `i` on and `C` columns of 16.
-///
-/// # Safety
-/// As for [`attention`].
-#[inline(always)]
-unsafe fn value_tile<K: Kept, const M: usize, const C: usize>(a: &AttentionArgs, queries: &Queries, i: usize, lines: Lines, column: usize) {
-    const { assert!(M <= 6) };
-    // SAFETY: the caller's promise.
-    unsafe {
-        let out: [*mut f32; M] = std::array::from_fn(|t| queries.part(a, i + t).add(column * ROWS));
-        let mut sums: [[F<K>; C]; M] = [[K::L::splat(0.0); C]; M];
-        for_rows!(M, t => {
-            let shrink = *queries.shrink.add(i + t);
-            sums[t] = std::array::from_fn(|c| K::begin(out[t].add(c * ROWS), shrink));
-        });
-        let x = Rows { at: queries.p.add(i * P_STRIDE), step: K::X_BYTES, stride: P_STRIDE };
-        tile::add::<K, M, C>(&mut sums, lines, x);
-        for_rows!(M, t => {
-            let (shrink, factor) = (*queries.shrink.add(i + t), *queries.factor.add(i + t));
-            for (c, sum) in sums[t].into_iter().enumerate() {
-                K::finish(out[t].add(c * ROWS), sum, shrink, factor);
-            }
-        });
     }
 }
 

@@ -5,6 +5,8 @@
 //! same bits alone and in company, and all rows of one format and instruction set agree bit for bit.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;

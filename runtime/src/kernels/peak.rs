@@ -4,7 +4,7 @@ use super::table::Isa;
 #[cfg(target_arch = "aarch64")]
 use super::table::NEON;
 #[cfg(target_arch = "x86_64")]
-use super::table::{AVX2, AVX512, AVX512BF16};
+use super::table::{AMXBF16, AVX2, AVX512, AVX512BF16};
 use crate::abi::Kernel;
 
 /// A loop that does nothing but multiply and add, and one that does nothing but read.
@@ -52,8 +52,8 @@ static INT_PEAKS: &[IntPeak] = {
 };
 #[cfg(target_arch = "x86_64")]
 static INT_PEAKS: &[IntPeak] = {
-    use super::quant::{avx2, avx512, avxvnni, peak};
-    use super::table::{AVX2F16C, AVX512VNNI, AVXVNNI};
+    use super::quant::{amx, avx2, avx512, avxvnni, peak};
+    use super::table::{AMX, AVX2F16C, AVX512VNNI, AVXVNNI};
     &[
         IntPeak { isa: &AVX2F16C, bits: 4, run: avx2::peak_four, macs_per_round: 4 * 64 },
         IntPeak { isa: &AVX2F16C, bits: 8, run: avx2::peak_eight, macs_per_round: peak::EIGHT_ROWS * 64 },
@@ -61,6 +61,8 @@ static INT_PEAKS: &[IntPeak] = {
         IntPeak { isa: &AVXVNNI, bits: 8, run: avxvnni::peak, macs_per_round: 4 * 64 },
         IntPeak { isa: &AVX512VNNI, bits: 4, run: avx512::vnni_peak, macs_per_round: 12 * 64 },
         IntPeak { isa: &AVX512VNNI, bits: 8, run: avx512::vnni_peak, macs_per_round: 12 * 64 },
+        IntPeak { isa: &AMX, bits: 4, run: amx::peak, macs_per_round: amx::PEAK_MACS / 16 },
+        IntPeak { isa: &AMX, bits: 8, run: amx::peak, macs_per_round: amx::PEAK_MACS / 16 },
     ]
 };
 
@@ -73,6 +75,8 @@ pub(crate) struct ReadArgs {
     pub(crate) bytes: u64,
     /// Blocks that are read side by side. Some CPUs read several streams faster than one.
     pub(crate) streams: u64,
+    /// Bytes ahead that lines are fetched; 0: they are not.
+    pub(crate) ahead: u64,
 }
 
 /// Bytes of a block that is read as one stream: about a block of rows of a weight matrix.
@@ -92,6 +96,14 @@ static PEAKS: &[Peak] = &[
     Peak { isa: Some(&AVX512), bf16: false, run: super::avx512::peak_f32, macs_per_round: 12 * 16, read: super::avx512::read },
     #[cfg(target_arch = "x86_64")]
     Peak { isa: Some(&AVX512BF16), bf16: true, run: super::avx512::peak_dpbf16, macs_per_round: 12 * 32, read: super::avx512::read },
+    #[cfg(target_arch = "x86_64")]
+    Peak {
+        isa: Some(&AMXBF16),
+        bf16: true,
+        run: super::avx512::peak_amx_bf16,
+        macs_per_round: super::avx512::TILES_MACS,
+        read: super::avx512::read,
+    },
     #[cfg(target_arch = "aarch64")]
     Peak { isa: Some(&NEON), bf16: false, run: super::neon::peak_f32, macs_per_round: 6 * 16, read: super::neon::read },
 ];
@@ -142,6 +154,9 @@ pub(super) unsafe fn read<L: super::lanes::Lanes>(args: &ReadArgs) {
                 for stream in 0..args.streams as usize {
                     let at = args.at.add(group + stream * STREAM_BLOCK + at);
                     for (i, sum) in sums.iter_mut().enumerate() {
+                        if args.ahead > 0 {
+                            L::prefetch(at.wrapping_add(i * 64 + args.ahead as usize));
+                        }
                         *sum = L::max(*sum, L::load(at.add(i * 64).cast()));
                     }
                 }

@@ -58,6 +58,18 @@ pub const AVXVNNI: Isa = Isa { name: "avxvnni", arch: "x86_64", features: &["avx
 /// AVX-512 with dot products of int8.
 pub const AVX512VNNI: Isa =
     Isa { name: "avx512vnni", arch: "x86_64", features: &["avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512vnni"] };
+/// Products of tiles of int8, with AVX-512 for the rest.
+pub const AMX: Isa = Isa {
+    name: "amx",
+    arch: "x86_64",
+    features: &["avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "amx-tile", "amx-int8"],
+};
+/// Products of tiles of bf16.
+pub const AMXBF16: Isa = Isa {
+    name: "amxbf16",
+    arch: "x86_64",
+    features: &["avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512bf16", "amx-tile", "amx-bf16"],
+};
 /// 64-bit ARM.
 pub const NEON: Isa = Isa { name: "neon", arch: "aarch64", features: &["neon"] };
 /// 64-bit ARM with dot products of int8.
@@ -110,6 +122,8 @@ const ANY: usize = usize::MAX;
 pub(super) const PANEL: usize = 36;
 /// The same for int8, which takes longer to unpack.
 pub(super) const PANEL_I8: usize = 72;
+/// Rows of a kernel that unpacks weights for tiles of 16 of them.
+const TALL: usize = 128;
 /// Rows of an attention kernel. The names say 4, as many as there were when artifacts began to name them.
 const TILE: usize = ATTENTION_TILE_ROWS;
 
@@ -256,6 +270,19 @@ pub static KERNELS: &[KernelRow] = &[
     row!(NEONDOT, "dot", "q8", "dot_q8_i8_4x4_neondot", 4, 4, quant::neon::dotprod::q8),
     row!(NEONDOT, "dot", "q8g32", "dot_q8g32_i8_1x64_neondot", 1, 64, quant::neon::dotprod::q8g32_one),
     row!(NEONDOT, "dot", "q8g32", "dot_q8g32_i8_4x4_neondot", 4, 4, quant::neon::dotprod::q8g32),
+    row!(AMX, "dot", "q4g32", "dot_q4g32_i8_1x64_amx", 1, 64, quant::amx::q4g32_one),
+    row!(AMX, "dot", "q4g32", "dot_q4g32_i8_128x4_amx", TALL, quant::amx::BLOCKS, quant::amx::q4g32),
+    row!(AMX, "dot", "q4g64", "dot_q4g64_i8_1x64_amx", 1, 64, quant::amx::q4g64_one),
+    row!(AMX, "dot", "q4g64", "dot_q4g64_i8_128x4_amx", TALL, quant::amx::BLOCKS, quant::amx::q4g64),
+    row!(AMX, "dot", "q4g128", "dot_q4g128_i8_1x64_amx", 1, 64, quant::amx::q4g128_one),
+    row!(AMX, "dot", "q4g128", "dot_q4g128_i8_128x4_amx", TALL, quant::amx::BLOCKS, quant::amx::q4g128),
+    row!(AMX, "dot", "q6g32", "dot_q6g32_i8_1x64_amx", 1, 64, quant::amx::q6g32_one),
+    row!(AMX, "dot", "q6g32", "dot_q6g32_i8_128x4_amx", TALL, quant::amx::BLOCKS, quant::amx::q6g32),
+    row!(AMX, "dot", "q8", "dot_q8_i8_1x64_amx", 1, 64, quant::amx::q8_one),
+    row!(AMX, "dot", "q8", "dot_q8_i8_128x4_amx", TALL, quant::amx::BLOCKS, quant::amx::q8),
+    row!(AMX, "dot", "q8g32", "dot_q8g32_i8_1x64_amx", 1, 64, quant::amx::q8g32_one),
+    row!(AMX, "dot", "q8g32", "dot_q8g32_i8_128x4_amx", TALL, quant::amx::BLOCKS, quant::amx::q8g32),
+    row!(AMXBF16, "attention", "bf16", "attention_bf16_bf16_4x64_amxbf16", TILE, PAGE_TOKENS, avx512::attention_amx),
 ];
 
 /// The kernel of a name, if this CPU can run it.

@@ -1,11 +1,12 @@
-//! Every kernel row that this CPU can run, alone, on the shapes of a model, from the cache and from memory.
+//! Kernel rows that this CPU can run, alone, on the shapes of a model, from the cache and from memory.
 
 use crate::cli::output::table;
-use crate::diag::Result;
+use crate::diag::{Diag, Result};
 use llamac_runtime::artifact::target::{ARCH, has_feature};
 use llamac_runtime::artifact::{Artifact, SectionKind};
 use llamac_runtime::format::{WEIGHT_FORMATS, WeightFormat};
 use llamac_runtime::kernels::bench::{Measured, bench_attention, bench_dot};
+use llamac_runtime::kernels::table::GENERIC;
 use llamac_runtime::kernels::{KERNELS, KernelRow};
 use llamac_runtime::roof;
 use llamac_runtime::threads::default_threads;
@@ -13,7 +14,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 
 /// Rows of activations that rows for many are given.
-const MANY: usize = 96;
+const MANY: usize = 384;
 /// Tokens in the cache for attention.
 const DEPTH: usize = 4096;
 
@@ -28,10 +29,20 @@ struct Line {
     peak: f64,
 }
 
-pub(super) fn main(artifact: &Artifact, threads: Option<usize>, as_json: bool) -> Result<()> {
+pub(super) fn main(artifact: &Artifact, text: &str, threads: Option<usize>, as_json: bool) -> Result<()> {
     let threads = threads.unwrap_or_else(default_threads);
+    // Generic twins are a hundred times slower; who wants them asks for them.
+    let asked = |r: &&KernelRow| r.name.contains(text) && (!text.is_empty() || r.isa != &GENERIC) && matches!(r.op, "dot" | "attention");
+    let rows: Vec<&KernelRow> = KERNELS.iter().filter(asked).collect();
+    if rows.is_empty() {
+        return Err(Diag::new("bench", format!("no kernel has `{text}` in its name")).help("the names: llamac bench NAME.llx --kernels"));
+    }
+    if !rows.iter().any(|r| runs_here(r)) {
+        let names: Vec<&str> = rows.iter().map(|r| r.name).collect();
+        return Err(Diag::new("bench", format!("this CPU can run none of {}", names.join(", "))));
+    }
     let mut lines = Vec::new();
-    for row in KERNELS.iter().filter(|r| runs_here(r)) {
+    for row in rows.into_iter().filter(|r| runs_here(r)) {
         let arithmetic = if row.op == "dot" { roof::Arithmetic::of_format(row.format) } else { roof::Arithmetic::of_cache(row.format) };
         let peak = roof::macs(arithmetic, threads);
         match row.op {

@@ -39,9 +39,10 @@ pub(super) struct BenchArgs {
     /// Measurements of each case.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     reps: u64,
-    /// Measure kernels alone instead: every row of the kernel table that this CPU can run, on the shapes of this model.
-    #[arg(long)]
-    kernels: bool,
+    /// Measure kernels alone instead, on the shapes of this model: the rows of the kernel table that this CPU can run and whose names contain
+    /// TEXT (`dot_q4g32`, `avx2`); without one all of them but the generic twins.
+    #[arg(long, value_name = "TEXT", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    kernels: Option<String>,
     /// How weights come into memory; the time that takes is printed.
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Load::Mmap)]
     load: Load,
@@ -67,8 +68,8 @@ struct Start {
 pub(super) fn main(args: &BenchArgs) -> Result<()> {
     let path = &args.artifact.artifact;
     let artifact = Artifact::open(path, &OpenOptions::default()).map_err(|e| super::run::open_error(path, &e))?;
-    if args.kernels {
-        return kernels::main(&artifact, args.artifact.threads, args.json);
+    if let Some(text) = &args.kernels {
+        return kernels::main(&artifact, text, args.artifact.threads, args.json);
     }
     let earlier = args.compare.as_deref().map(compare::read).transpose()?;
     let options = EngineOptions { threads: args.artifact.threads, load: args.load.mode(), ..EngineOptions::default() };

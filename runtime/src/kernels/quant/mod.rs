@@ -11,6 +11,8 @@
 //! any order; a group's sum is below 2^23, so `f32(sum)` is exact too.
 
 #[cfg(target_arch = "x86_64")]
+pub(super) mod amx;
+#[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;

@@ -7,7 +7,7 @@ use crate::format::WEIGHT_FORMATS;
 use crate::kernels::testing::runnable;
 
 /// As many rows as the largest tile has.
-const ROWS_OF_CASE: usize = 72;
+const ROWS_OF_CASE: usize = 128;
 
 /// Lengths shorter and longer than a chunk of 256 that the format's unit divides, most of them with a short last chunk.
 fn lengths(format: &str) -> Vec<usize> {
