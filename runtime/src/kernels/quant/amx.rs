@@ -25,9 +25,11 @@ const TILE: usize = 16;
 
 /// So many rows that are left over take as long in a tile as without.
 const FEW: usize = 6;
+/// So many alone do, which wait for their weights to come from memory.
+const ALONE: usize = 12;
 
 /// CPUs with AMX wait long for their memory: one row reads faster in four streams, with lines fetched ahead, than the raw read without.
-type Ahead = Vnni512<1024>;
+type Ahead = Vnni512<1024, 4096>;
 /// Streams of one row.
 const STREAMS: usize = 4;
 
@@ -62,7 +64,7 @@ impl Rest {
 #[inline(always)]
 unsafe fn many<U: Unpacked, F: Format>(a: &DotArgs) {
     let m = a.m as usize;
-    let in_tiles = if m % TILE > FEW { m } else { m - m % TILE };
+    let in_tiles = if m <= ALONE || m % TILE <= FEW { m - m % TILE } else { m };
     if in_tiles < m {
         let rest = DotArgs {
             m: (m - in_tiles) as u64,

@@ -9,8 +9,8 @@ use crate::kernels::avx512::Avx512;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// One zmm register, VNNI; lines are fetched so many bytes ahead.
-pub(super) struct Vnni512<const AHEAD: usize>;
+/// One zmm register, VNNI; lines are fetched so many bytes ahead, for one row and for tiles of rows.
+pub(super) struct Vnni512<const AHEAD: usize = 0, const AHEAD_OF_TILE: usize = 0>;
 /// One zmm register.
 pub(super) struct Ints512;
 
@@ -93,9 +93,9 @@ macro_rules! common {
     };
 }
 
-impl<const AHEAD: usize> Ints for Vnni512<AHEAD> {
+impl<const AHEAD: usize, const AHEAD_OF_TILE: usize> Ints for Vnni512<AHEAD, AHEAD_OF_TILE> {
     const AHEAD: usize = AHEAD;
-    const AHEAD_OF_TILE: usize = AHEAD;
+    const AHEAD_OF_TILE: usize = AHEAD_OF_TILE;
     common!();
     type Eight = __m512i;
     #[inline(always)]
@@ -213,19 +213,19 @@ macro_rules! kernels {
 
 kernels! { "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni":
     /// int4 in groups of 32.
-    vnni_q4g32 = by_12::<Vnni512<0>, Four<32>>;
+    vnni_q4g32 = by_12::<Vnni512, Four<32>>;
     /// int4 in groups of 64.
-    vnni_q4g64 = by_12::<Vnni512<0>, Four<64>>;
+    vnni_q4g64 = by_12::<Vnni512, Four<64>>;
     /// int4 in groups of 128.
-    vnni_q4g128 = by_12::<Vnni512<0>, Four<128>>;
+    vnni_q4g128 = by_12::<Vnni512, Four<128>>;
     /// int6 in groups of 32.
-    vnni_q6g32 = by_12::<Vnni512<0>, Six>;
+    vnni_q6g32 = by_12::<Vnni512, Six>;
     /// int8 by rows.
-    vnni_q8 = by_12::<Vnni512<0>, ByRow>;
+    vnni_q8 = by_12::<Vnni512, ByRow>;
     /// int8 in groups of 32.
-    vnni_q8g32 = by_12::<Vnni512<0>, Eight>;
+    vnni_q8g32 = by_12::<Vnni512, Eight>;
     /// The roof.
-    vnni_peak = peak::four::<Vnni512<0>, 12>;
+    vnni_peak = peak::four::<Vnni512, 12>;
 }
 
 kernels! { "avx2,fma,avx512f,avx512bw,avx512vl":
