@@ -14,7 +14,7 @@ use crate::lower::program::{BufferId, Segment, View, WeightForm};
 /// Weight blocks per panel when there is one row: long sequential reads, and a result tile of 4 KB.
 const DECODE_BLOCKS: u64 = 64;
 /// Bytes of weights that a thread takes at a time when there is one row: read in some ten microseconds, so long may others wait for it.
-const DECODE_CHUNK: u64 = 256 << 10;
+const DECODE_CHUNK: u64 = 64 << 10;
 /// Blocks that it takes at least: as many as kernels read side by side.
 const DECODE_LEAST: u64 = 4;
 
