@@ -72,7 +72,7 @@ impl Products for Tiles {
             let p = queries.p.wrapping_add(i * P_STRIDE);
             // SAFETY: the caller's promise. Where tokens end within a step, zeros stand for the others on both sides.
             unsafe {
-                if tokens % DEPTH > 0 {
+                if !tokens.is_multiple_of(DEPTH) {
                     (0..TILE).for_each(|t| p.add(t * P_STRIDE + tokens * 2).write_bytes(0, (DEPTH - tokens % DEPTH) * 2));
                 }
                 for column in (0..columns).step_by(4) {

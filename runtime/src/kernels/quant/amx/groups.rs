@@ -41,7 +41,7 @@ pub(super) unsafe fn add<U: Unpacked>(chunk: &mut Chunk, n: usize, place: impl F
                         return;
                     }
                     amx::store::<{ (I + 2) % SUMS }>(chunk.sums((I + 2) % SUMS), amx::ROW);
-                    multiply::<U, { (I + 3) % SUMS }>(I % 2 == 0);
+                    multiply::<U, { (I + 3) % SUMS }>(I.is_multiple_of(2));
                     load::<U>(chunk, &now[I / groups], I % groups * U::GROUP, I % 2 == 1);
                 }
             });
