@@ -33,8 +33,8 @@ type Ahead = Vnni512<1024, 4096>;
 /// Streams of one row.
 const STREAMS: usize = 4;
 
-/// Blocks of a call.
-pub(in crate::kernels) const BLOCKS: usize = 4;
+/// Blocks of a call, at most.
+const BLOCKS: usize = 4;
 
 /// Rows behind the last full tile: their activations of a chunk and their results, with room for a whole tile.
 #[repr(C, align(64))]
@@ -93,6 +93,7 @@ unsafe fn many<U: Unpacked, F: Format>(a: &DotArgs) {
 unsafe fn tiles<U: Unpacked>(a: &DotArgs) {
     let (k, m, x_stride, out_stride) = (a.k as usize, a.m as usize, a.x_stride as usize, a.out_stride as usize);
     let (row, blocks) = (I8Row::new(k), a.blocks as usize);
+    debug_assert!(blocks <= BLOCKS);
     let block_bytes = U::bytes(k) + U::TRAILER;
     let (full, left) = (m / TILE, m % TILE);
     let (mut chunk, mut rest) = (Chunk::new(), Rest::new());
