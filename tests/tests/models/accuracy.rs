@@ -76,8 +76,10 @@ fn bf16_distributions_are_as_close_as_the_references_own_bf16() {
             fixture.name
         );
         eprintln!("{said}");
-        // One row may fall the other way: the reference was measured on more rows than it stored.
-        assert!(kl <= most && agreement + 1.0 / total as f64 >= least, "{said}");
+        // The best two of a row are often nearer to each other than bf16 tells, and which way such rows fall is chance: the reference's share,
+        // measured on more rows than it stored, is met within two standard deviations of a share of so many rows.
+        let chance = 2.0 * (least * (1.0 - least) / total as f64).sqrt() + 1.0 / total as f64;
+        assert!(kl <= most && agreement + chance >= least, "{said}");
     }
 }
 
