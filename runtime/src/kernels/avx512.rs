@@ -207,7 +207,7 @@ kernels! { "avx512f,avx512bw,avx512vl,avx512bf16":
     /// The roof of `vdpbf16ps`.
     peak_dpbf16 = peak::peak::<Dpbf16, 12>;
     /// The roof of tiles of bf16.
-    peak_amx_bf16 = peak_in_tiles;
+    peak_amx_bf16 = amx::peak::<true>;
 }
 
 /// # Safety
@@ -223,28 +223,5 @@ unsafe fn attention_in_tiles(a: &AttentionArgs) {
         } else {
             attention::<Vectors<Dpbf16, 12, 6, 4>>(a);
         }
-    }
-}
-
-/// Multiply-adds of a round of [`peak_in_tiles`].
-pub(super) const TILES_MACS: u64 = 4 * 16 * 16 * 32 / 16;
-
-/// Full tiles from registers.
-///
-/// # Safety
-/// AMX as for [`amx::configure`].
-#[inline(always)]
-unsafe fn peak_in_tiles(rounds: &u64) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        amx::configure(&const { amx::Config::products(amx::ROW) });
-        // An instruction takes 16 cycles where those of other loops take one.
-        for _ in 0..*rounds / 16 {
-            amx::multiply_bf16::<0, 4, 6>();
-            amx::multiply_bf16::<1, 4, 6>();
-            amx::multiply_bf16::<2, 4, 6>();
-            amx::multiply_bf16::<3, 4, 6>();
-        }
-        amx::release();
     }
 }

@@ -61,8 +61,8 @@ static INT_PEAKS: &[IntPeak] = {
         IntPeak { isa: &AVXVNNI, bits: 8, run: avxvnni::peak, macs_per_round: 4 * 64 },
         IntPeak { isa: &AVX512VNNI, bits: 4, run: avx512::vnni_peak, macs_per_round: 12 * 64 },
         IntPeak { isa: &AVX512VNNI, bits: 8, run: avx512::vnni_peak, macs_per_round: 12 * 64 },
-        IntPeak { isa: &AMX, bits: 4, run: amx::peak, macs_per_round: amx::PEAK_MACS / 16 },
-        IntPeak { isa: &AMX, bits: 8, run: amx::peak, macs_per_round: amx::PEAK_MACS / 16 },
+        IntPeak { isa: &AMX, bits: 4, run: amx::peak, macs_per_round: super::amx::peak_macs(false) },
+        IntPeak { isa: &AMX, bits: 8, run: amx::peak, macs_per_round: super::amx::peak_macs(false) },
     ]
 };
 
@@ -101,7 +101,7 @@ static PEAKS: &[Peak] = &[
         isa: Some(&AMXBF16),
         bf16: true,
         run: super::avx512::peak_amx_bf16,
-        macs_per_round: super::avx512::TILES_MACS,
+        macs_per_round: super::amx::peak_macs(true),
         read: super::avx512::read,
     },
     #[cfg(target_arch = "aarch64")]

@@ -40,23 +40,12 @@ impl Products for Tiles {
                 clear();
                 for step in 0..head_dim / DEPTH {
                     amx::load::<4>(q.add(step * amx::ROW), queries.q_stride);
-                    let at = |block: usize| k.wrapping_add(block * block_bytes + step * step_bytes);
-                    amx::load::<6>(at(0), LINE);
-                    amx::multiply_bf16::<0, 4, 6>();
-                    amx::load::<7>(at(1), LINE);
-                    amx::multiply_bf16::<1, 4, 7>();
-                    amx::load::<6>(at(2), LINE);
-                    amx::multiply_bf16::<2, 4, 6>();
-                    amx::load::<7>(at(3), LINE);
-                    amx::multiply_bf16::<3, 4, 7>();
+                    add(k.wrapping_add(step * step_bytes), LINE, block_bytes, 4);
                     if i == range.start {
                         fetch(v.wrapping_add(step * 4 * step_bytes));
                     }
                 }
-                amx::store::<0>(p, P_STRIDE);
-                amx::store::<1>(p.add(LINE), P_STRIDE);
-                amx::store::<2>(p.add(2 * LINE), P_STRIDE);
-                amx::store::<3>(p.add(3 * LINE), P_STRIDE);
+                store(p, P_STRIDE, LINE);
             }
         }
     }
@@ -92,29 +81,12 @@ impl Products for Tiles {
                             (here, line, LINE)
                         };
                         amx::load::<4>(p.add(step * amx::ROW), P_STRIDE);
-                        amx::load::<6>(at, stride);
-                        amx::multiply_bf16::<0, 4, 6>();
-                        if some > 1 {
-                            amx::load::<7>(at.wrapping_add(block), stride);
-                            amx::multiply_bf16::<1, 4, 7>();
-                        }
-                        if some > 2 {
-                            amx::load::<6>(at.wrapping_add(2 * block), stride);
-                            amx::multiply_bf16::<2, 4, 6>();
-                        }
-                        if some > 3 {
-                            amx::load::<7>(at.wrapping_add(3 * block), stride);
-                            amx::multiply_bf16::<3, 4, 7>();
-                        }
+                        add(at, stride, block, some);
                         if i == range.start {
                             fetch(next.wrapping_add((column / 4 * steps + step) * 4 * amx::TILE));
                         }
                     }
-                    let to = sums.as_mut_ptr().cast::<u8>();
-                    amx::store::<0>(to, LINE);
-                    amx::store::<1>(to.add(amx::TILE), LINE);
-                    amx::store::<2>(to.add(2 * amx::TILE), LINE);
-                    amx::store::<3>(to.add(3 * amx::TILE), LINE);
+                    store(sums.as_mut_ptr().cast(), LINE, amx::TILE);
                     for t in 0..TILE.min(range.end - i) {
                         let shrink = _mm512_set1_ps(*queries.shrink.add(i + t));
                         let out = queries.part(a, i + t).add(column * ROWS);
@@ -141,6 +113,46 @@ unsafe fn clear() {
         amx::zero::<1>();
         amx::zero::<2>();
         amx::zero::<3>();
+    }
+}
+
+/// Adds to the sums of up to four blocks the products of tile 4 with theirs, which stand `block` bytes apart, their rows `stride`.
+///
+/// # Safety
+/// As for [`amx::load`].
+#[inline(always)]
+unsafe fn add(at: *const u8, stride: usize, block: usize, some: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        amx::load::<6>(at, stride);
+        amx::multiply_bf16::<0, 4, 6>();
+        if some > 1 {
+            amx::load::<7>(at.wrapping_add(block), stride);
+            amx::multiply_bf16::<1, 4, 7>();
+        }
+        if some > 2 {
+            amx::load::<6>(at.wrapping_add(2 * block), stride);
+            amx::multiply_bf16::<2, 4, 6>();
+        }
+        if some > 3 {
+            amx::load::<7>(at.wrapping_add(3 * block), stride);
+            amx::multiply_bf16::<3, 4, 7>();
+        }
+    }
+}
+
+/// Writes the sums of four blocks, which go `block` bytes apart, their rows `stride`.
+///
+/// # Safety
+/// As for [`amx::store`].
+#[inline(always)]
+unsafe fn store(to: *mut u8, stride: usize, block: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        amx::store::<0>(to, stride);
+        amx::store::<1>(to.add(block), stride);
+        amx::store::<2>(to.add(2 * block), stride);
+        amx::store::<3>(to.add(3 * block), stride);
     }
 }
 

@@ -22,13 +22,52 @@ impl<K: Kept, const Q: usize, const M: usize, const C: usize> Products for Vecto
         v: *const u8,
         tokens: usize,
     ) {
-        // SAFETY: the caller's promise.
-        unsafe { scores::<K, Q>(a, queries, range, (k, scales), v, tokens) }
+        let count = a.head_dim as usize / K::ELEMENTS;
+        for block in 0..tokens / ROWS {
+            let mut i = range.start;
+            let even = even_parts(range.len(), Q);
+            while i < range.end {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let at = block * count * K::LINE;
+                    let ahead = first_asks::<K>(v.wrapping_add(at), i == range.start);
+                    let lines = Lines { at: k.add(at), stride: K::LINE, column: 0, count, ahead };
+                    let (scales, factors) = (scales.wrapping_add(block * ROWS), queries.scale.add(i));
+                    let x = Rows { at: queries.q.add(i * queries.q_stride), step: K::X_BYTES, stride: queries.q_stride };
+                    let to = queries.p.add(i * P_STRIDE).cast::<f32>().add(block * ROWS);
+                    macro_rules! up_to_q {
+                        ($($n:literal)*) => {
+                            match even.min(range.end - i) {
+                                $($n if $n < Q => score_tile::<K, $n>(lines, x, scales, factors, to),)*
+                                _ => score_tile::<K, Q>(lines, x, scales, factors, to),
+                            }
+                        };
+                    }
+                    up_to_q!(1 2 3 4 5 6 7 8 9 10 11);
+                }
+                i += even;
+            }
+        }
     }
     #[inline(always)]
     unsafe fn values(a: &AttentionArgs, queries: &Queries, range: Range<usize>, v: *const u8, next: *const u8, tokens: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { values::<K, M, C>(a, queries, range, v, next, tokens) }
+        let columns = a.head_dim as usize / ROWS;
+        let whole = columns - columns % C;
+        let lines = |column: usize| Lines {
+            at: v.wrapping_add(column * K::LINE),
+            stride: columns * K::LINE,
+            column: K::LINE,
+            count: tokens / K::ELEMENTS,
+            ahead: first_asks::<K>(next.wrapping_add(column * K::LINE * PAGE_TOKENS / K::ELEMENTS), true),
+        };
+        for column in (0..whole).step_by(C) {
+            // SAFETY: the caller's promise.
+            unsafe { value_columns::<K, M, C>(a, queries, range.clone(), lines(column), column) }
+        }
+        for column in whole..columns {
+            // SAFETY: the caller's promise.
+            unsafe { value_columns::<K, M, 1>(a, queries, range.clone(), lines(column), column) }
+        }
     }
 }
 
@@ -40,47 +79,6 @@ fn first_asks<K: Kept>(at: *const u8, first: bool) -> Option<Ahead> {
 /// The size of parts of `n`, at most `max` each, none much smaller than the others: small tiles are slow.
 fn even_parts(n: usize, max: usize) -> usize {
     n.div_ceil(n.div_ceil(max))
-}
-
-/// Scores of some queries and the first `tokens` keys of a page, as exponents of 2.
-///
-/// # Safety
-/// As for [`super::attention`].
-#[inline(always)]
-unsafe fn scores<K: Kept, const Q: usize>(
-    a: &AttentionArgs,
-    queries: &Queries,
-    range: Range<usize>,
-    (k, scales): (*const u8, *const f32),
-    v: *const u8,
-    tokens: usize,
-) {
-    let count = a.head_dim as usize / K::ELEMENTS;
-    for block in 0..tokens / ROWS {
-        let mut i = range.start;
-        let even = even_parts(range.len(), Q);
-        while i < range.end {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let at = block * count * K::LINE;
-                let ahead = first_asks::<K>(v.wrapping_add(at), i == range.start);
-                let lines = Lines { at: k.add(at), stride: K::LINE, column: 0, count, ahead };
-                let (scales, factors) = (scales.wrapping_add(block * ROWS), queries.scale.add(i));
-                let x = Rows { at: queries.q.add(i * queries.q_stride), step: K::X_BYTES, stride: queries.q_stride };
-                let to = queries.p.add(i * P_STRIDE).cast::<f32>().add(block * ROWS);
-                macro_rules! up_to_q {
-                    ($($n:literal)*) => {
-                        match even.min(range.end - i) {
-                            $($n if $n < Q => score_tile::<K, $n>(lines, x, scales, factors, to),)*
-                            _ => score_tile::<K, Q>(lines, x, scales, factors, to),
-                        }
-                    };
-                }
-                up_to_q!(1 2 3 4 5 6 7 8 9 10 11);
-            }
-            i += even;
-        }
-    }
 }
 
 /// Scores of `M` queries and 16 keys.
@@ -97,39 +95,7 @@ unsafe fn score_tile<K: Kept, const M: usize>(lines: Lines, x: Rows, scales: *co
     }
 }
 
-/// Adds the values of a page to the results of some queries.
-///
-/// # Safety
-/// As for [`super::attention`].
-#[inline(always)]
-unsafe fn values<K: Kept, const M: usize, const C: usize>(
-    a: &AttentionArgs,
-    queries: &Queries,
-    range: Range<usize>,
-    v: *const u8,
-    next: *const u8,
-    tokens: usize,
-) {
-    let columns = a.head_dim as usize / ROWS;
-    let whole = columns - columns % C;
-    let lines = |column: usize| Lines {
-        at: v.wrapping_add(column * K::LINE),
-        stride: columns * K::LINE,
-        column: K::LINE,
-        count: tokens / K::ELEMENTS,
-        ahead: first_asks::<K>(next.wrapping_add(column * K::LINE * PAGE_TOKENS / K::ELEMENTS), true),
-    };
-    for column in (0..whole).step_by(C) {
-        // SAFETY: the caller's promise.
-        unsafe { value_columns::<K, M, C>(a, queries, range.clone(), lines(column), column) }
-    }
-    for column in whole..columns {
-        // SAFETY: the caller's promise.
-        unsafe { value_columns::<K, M, 1>(a, queries, range.clone(), lines(column), column) }
-    }
-}
-
-/// As [`values`] for `C` columns of 16 from `column` on.
+/// As [`Products::values`] for `C` columns of 16 from `column` on.
 ///
 /// # Safety
 /// As for [`super::attention`].
@@ -159,7 +125,7 @@ unsafe fn value_columns<K: Kept, const M: usize, const C: usize>(
     }
 }
 
-/// As [`values`] for `M` queries from `i` on and `C` columns of 16.
+/// As [`Products::values`] for `M` queries from `i` on and `C` columns of 16.
 ///
 /// # Safety
 /// As for [`super::attention`].

@@ -190,30 +190,5 @@ kernels! {
     /// int8 in groups of 32, one row.
     q8g32_one = one::<Ahead, few::Eight, STREAMS>;
     /// The roof.
-    peak = peak_loop;
-}
-
-/// Multiply-adds of a round of [`peak`].
-pub(in crate::kernels) const PEAK_MACS: u64 = 4 * 16 * 16 * 64;
-
-/// Full tiles from registers.
-///
-/// # Safety
-/// As for [`many`], without its contract.
-#[inline(always)]
-unsafe fn peak_loop(rounds: &u64) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        amx::configure(&const { amx::Config::products(amx::ROW) });
-        amx::zero::<4>();
-        amx::zero::<6>();
-        // An instruction takes 16 cycles where those of other loops take half of one.
-        for _ in 0..*rounds / 16 {
-            amx::multiply::<0, 4, 6>();
-            amx::multiply::<1, 4, 6>();
-            amx::multiply::<2, 4, 6>();
-            amx::multiply::<3, 4, 6>();
-        }
-        amx::release();
-    }
+    peak = amx::peak::<false>;
 }
