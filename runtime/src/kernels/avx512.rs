@@ -75,6 +75,11 @@ impl Lanes for Avx512 {
         unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(y, limit), x) }
     }
     #[inline(always)]
+    unsafe fn prefetch_to_l2(at: *const u8) {
+        // SAFETY: see `splat`.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+    #[inline(always)]
     unsafe fn prefetch(at: *const u8) {
         // SAFETY: see `splat`.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }

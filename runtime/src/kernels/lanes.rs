@@ -61,6 +61,9 @@ pub(super) trait Lanes {
     /// Asks for a line of memory; any address will do.
     #[inline(always)]
     unsafe fn prefetch(_at: *const u8) {}
+    /// Asks for a line of memory in the L2 cache only.
+    #[inline(always)]
+    unsafe fn prefetch_to_l2(_at: *const u8) {}
     /// The greatest of the 16.
     unsafe fn max_lane(x: Self::F) -> f32;
 

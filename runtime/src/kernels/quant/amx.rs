@@ -28,10 +28,9 @@ const FEW: usize = 6;
 /// So many alone do, which wait for their weights to come from memory.
 const ALONE: usize = 12;
 
-/// CPUs with AMX wait long for their memory: one row reads faster in four streams, with lines fetched ahead, than the raw read without.
-type Ahead = Vnni512<1024, 4096>;
-/// Streams of one row.
-const STREAMS: usize = 4;
+/// CPUs with AMX wait long for their memory: with lines fetched into L2 far ahead and from there in time, one row reads at 97 % of the raw
+/// read, by the prefetchers of the hardware alone at 75.
+type Ahead = Vnni512<4096, { 32 << 10 }, 4096>;
 
 /// Blocks of a call, at most.
 const BLOCKS: usize = 4;
@@ -168,27 +167,27 @@ kernels! {
     /// int4 in groups of 32.
     q4g32 = many::<Four<32>, few::Four<32>>;
     /// int4 in groups of 32, one row.
-    q4g32_one = one::<Ahead, few::Four<32>, STREAMS>;
+    q4g32_one = one::<Ahead, few::Four<32>, 1>;
     /// int4 in groups of 64.
     q4g64 = many::<Four<64>, few::Four<64>>;
     /// int4 in groups of 64, one row.
-    q4g64_one = one::<Ahead, few::Four<64>, STREAMS>;
+    q4g64_one = one::<Ahead, few::Four<64>, 1>;
     /// int4 in groups of 128.
     q4g128 = many::<Four<128>, few::Four<128>>;
     /// int4 in groups of 128, one row.
-    q4g128_one = one::<Ahead, few::Four<128>, STREAMS>;
+    q4g128_one = one::<Ahead, few::Four<128>, 1>;
     /// int6 in groups of 32.
     q6g32 = many::<Six, few::Six>;
     /// int6 in groups of 32, one row.
-    q6g32_one = one::<Ahead, few::Six, STREAMS>;
+    q6g32_one = one::<Ahead, few::Six, 1>;
     /// int8 by rows.
     q8 = many::<Row, ByRow>;
     /// int8 by rows, one row.
-    q8_one = one::<Ahead, ByRow, STREAMS>;
+    q8_one = one::<Ahead, ByRow, 1>;
     /// int8 in groups of 32.
     q8g32 = many::<Eight, few::Eight>;
     /// int8 in groups of 32, one row.
-    q8g32_one = one::<Ahead, few::Eight, STREAMS>;
+    q8g32_one = one::<Ahead, few::Eight, 1>;
     /// The roof.
     peak = amx::peak::<false>;
 }

@@ -9,8 +9,8 @@ use crate::kernels::avx512::Avx512;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// One zmm register, VNNI; lines are fetched so many bytes ahead, for one row and for tiles of rows.
-pub(super) struct Vnni512<const AHEAD: usize = 0, const AHEAD_OF_TILE: usize = 0>;
+/// One zmm register, VNNI; lines are fetched so many bytes ahead: see [`Ints`].
+pub(super) struct Vnni512<const AHEAD: usize = 0, const FAR_AHEAD: usize = 0, const AHEAD_OF_TILE: usize = 0>;
 /// One zmm register.
 pub(super) struct Ints512;
 
@@ -93,8 +93,9 @@ macro_rules! common {
     };
 }
 
-impl<const AHEAD: usize, const AHEAD_OF_TILE: usize> Ints for Vnni512<AHEAD, AHEAD_OF_TILE> {
+impl<const AHEAD: usize, const FAR_AHEAD: usize, const AHEAD_OF_TILE: usize> Ints for Vnni512<AHEAD, FAR_AHEAD, AHEAD_OF_TILE> {
     const AHEAD: usize = AHEAD;
+    const FAR_AHEAD: usize = FAR_AHEAD;
     const AHEAD_OF_TILE: usize = AHEAD_OF_TILE;
     common!();
     type Eight = __m512i;

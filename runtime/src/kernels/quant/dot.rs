@@ -32,7 +32,7 @@ unsafe fn grouped<D: Ints, G: Grouped, const M: usize>(a: &DotArgs) {
                         let sums = x.add(place.sums + column / SUM_GROUP * 4);
                         let sums = G::sums::<D, M>(w.add(half * G::BYTES), x.add(column), sums);
                         if half == 1 {
-                            D::ahead_of_tile::<M>(w.add(2 * G::BYTES));
+                            D::ahead::<M>(w.add(2 * G::BYTES));
                         }
                         let scales = D::scales(w.add(2 * G::BYTES + half * 32));
                         for_rows!(M, t => { part[t] = D::L::mul_add(D::float(sums[t]), scales, part[t]); });
@@ -123,7 +123,7 @@ unsafe fn by_row<D: Ints, const M: usize>(a: &DotArgs) {
                 for line in (first..lines.min(first + ACT_GROUP / 4)).step_by(8) {
                     let x = x.add(4 * line);
                     for i in 0..8 {
-                        D::ahead_of_tile::<M>(w.add((line + i) * 64));
+                        D::ahead::<M>(w.add((line + i) * 64));
                         let eight = D::eight(w.add((line + i) * 64));
                         if M == 1 && i % CHAINS > 0 {
                             let other = &mut others[i % CHAINS - 1];
@@ -172,7 +172,7 @@ unsafe fn by_row_streams<D: Ints, const S: usize>(a: &DotArgs) {
                     let x = x.add(4 * line).row(0);
                     for_rows!(S, s => {
                         let at = w.add(s * block_bytes + line * 64);
-                        D::ahead(at);
+                        D::ahead::<1>(at);
                         sums[s] = D::add_eight::<S>(sums[s], D::eight(at), x);
                     });
                 }
@@ -232,14 +232,14 @@ impl Format for ByRow {
     }
 }
 
-/// One row by `S` blocks at a time, for CPUs that read several streams faster than one.
+/// One row by `S` blocks at a time, where the CPU reads several streams faster than one.
 ///
 /// # Safety
 /// The contract of [`DotArgs`] with `m == 1`, and as for [`Ints`].
 #[inline(always)]
 pub(super) unsafe fn one<D: Ints, T: Format, const S: usize>(a: &DotArgs) {
     // SAFETY: the caller's promise.
-    unsafe { T::streams::<D, S>(a) }
+    unsafe { if S == 1 { T::rows::<D, 1>(a) } else { T::streams::<D, S>(a) } }
 }
 
 macro_rules! up_to {

@@ -65,7 +65,7 @@ impl<const G: usize> Grouped for Four<G> {
                 let mut high = D::narrow_zero();
                 for_rows!(M, t => { low[t] = D::open(total[t], sums.row(t).add(4 * part).cast()); });
                 for line in 4 * part..4 * part + 4 {
-                    D::ahead_of_tile::<M>(w.add(line * 64));
+                    D::ahead::<M>(w.add(line * 64));
                     let (l, h) = D::halves(w.add(line * 64));
                     for_rows!(M, t => { low[t] = D::add_four::<M>(low[t], l, x.row(t).add(8 * line)); });
                     if M == 1 {
@@ -94,7 +94,7 @@ impl<const G: usize> Grouped for Four<G> {
                 for line in 4 * part..4 * part + 4 {
                     for_rows!(S, s => {
                         let at = w.add(s * stride + line * 64);
-                        D::ahead(at);
+                        D::ahead::<1>(at);
                         let (low, high) = D::halves(at);
                         narrow[s] = D::add_four::<S>(narrow[s], low, x.add(8 * line));
                         narrow[s] = D::add_four::<S>(narrow[s], high, x.add(8 * line + 4));
@@ -141,9 +141,9 @@ impl<T: Stepped> Grouped for T {
             let mut odd = D::zero();
             for step in 0..T::STEPS {
                 let [first, second] = T::lines(step);
-                D::ahead_of_tile::<M>(w.add(first * 64));
+                D::ahead::<M>(w.add(first * 64));
                 if second != first && step % 2 == 1 {
-                    D::ahead_of_tile::<M>(w.add(second * 64));
+                    D::ahead::<M>(w.add(second * 64));
                 }
                 let (codes, column) = (T::codes::<D>(w, step), SUM_GROUP / T::STEPS * step);
                 if M == 1 && step % 2 == 1 {
@@ -167,9 +167,9 @@ impl<T: Stepped> Grouped for T {
                 let [first, second] = T::lines(step);
                 for_rows!(S, s => {
                     let at = w.add(s * stride);
-                    D::ahead(at.add(first * 64));
+                    D::ahead::<1>(at.add(first * 64));
                     if second != first && step % 2 == 1 {
-                        D::ahead(at.add(second * 64));
+                        D::ahead::<1>(at.add(second * 64));
                     }
                     total[s] = T::add::<D, S>(total[s], T::codes::<D>(at, step), x.add(SUM_GROUP / T::STEPS * step));
                 });

@@ -19,25 +19,25 @@ pub(super) trait Ints {
     /// 16 sums.
     type Wide: Copy;
 
-    /// Bytes ahead of one of several streams that lines are fetched; 0: they are not.
+    /// Bytes ahead that lines of one row are fetched; 0: they are not.
     const AHEAD: usize = 0;
+    /// Bytes ahead that they are fetched into the L2 cache, from where the next block's first lines come in time too. 0: they are not.
+    const FAR_AHEAD: usize = 0;
     /// Bytes ahead that lines for a tile of rows are fetched: so much is computed with each that the core sees too few loads ahead. 0: they
     /// are not.
     const AHEAD_OF_TILE: usize = 0;
-    /// Asks for what a stream will come to.
+    /// Asks for what `M` rows will come to.
     #[inline(always)]
-    unsafe fn ahead(at: *const u8) {
-        if Self::AHEAD > 0 {
-            // SAFETY: the caller's promise; any address will do.
-            unsafe { Self::L::prefetch(at.wrapping_add(Self::AHEAD)) }
-        }
-    }
-    /// Asks for what a tile of `M` rows will come to.
-    #[inline(always)]
-    unsafe fn ahead_of_tile<const M: usize>(at: *const u8) {
-        if M > 1 && Self::AHEAD_OF_TILE > 0 {
-            // SAFETY: the caller's promise; any address will do.
-            unsafe { Self::L::prefetch(at.wrapping_add(Self::AHEAD_OF_TILE)) }
+    unsafe fn ahead<const M: usize>(at: *const u8) {
+        let near = if M == 1 { Self::AHEAD } else { Self::AHEAD_OF_TILE };
+        // SAFETY: the caller's promise; any address will do.
+        unsafe {
+            if M == 1 && Self::FAR_AHEAD > 0 {
+                Self::L::prefetch_to_l2(at.wrapping_add(Self::FAR_AHEAD));
+            }
+            if near > 0 {
+                Self::L::prefetch(at.wrapping_add(near));
+            }
         }
     }
 
