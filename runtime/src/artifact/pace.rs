@@ -15,7 +15,7 @@ const SMALL: usize = 64 << 10;
 
 /// Processor time that a block may take. Copying takes 0.8 ms on a slow machine. A virtual machine whose host has taken the free memory back
 /// gets it page by page in 4 ms and more: large free blocks are taken first, so small parts find memory that is still there.
-const PATIENCE: Duration = Duration::from_millis(2);
+const PATIENCE: Duration = Duration::from_micros(3500);
 
 /// Slow blocks one after the other that are not taken for chance.
 const SLOW: u32 = 2;
