@@ -4,11 +4,13 @@ use crate::artifact::target::has_feature;
 use crate::kernels::peak::{self, ReadArgs};
 use crate::memory::Region;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-/// Bytes to read where nobody says otherwise: more than most caches hold, and soon read.
-pub const READ_BYTES: usize = 256 << 20;
+/// Bytes to read where nobody says otherwise: at least these, soon read and more than most caches hold.
+const LEAST_READ: usize = 256 << 20;
+/// And these at most.
+const MOST_READ: usize = 1 << 30;
 
 /// Ways to read, of which each is the fastest of some CPU: streams of a thread, bytes that lines are fetched ahead.
 const WAYS: [(u64, u64); 4] = [(1, 0), (4, 0), (1, 2048), (4, 1024)];
@@ -55,6 +57,21 @@ impl Arithmetic {
             Arithmetic::Int8 => "int8",
         }
     }
+}
+
+/// Bytes that are to be read if memory is to be measured and not a cache: four times the last cache of this machine, within bounds.
+pub fn read_bytes() -> usize {
+    static BYTES: OnceLock<usize> = OnceLock::new();
+    *BYTES.get_or_init(|| {
+        let size = |level: usize| std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{level}/size")).ok();
+        let largest = (0..8).filter_map(size).filter_map(|text| parse_kib(&text)).max().unwrap_or(0);
+        largest.saturating_mul(4).clamp(LEAST_READ, MOST_READ)
+    })
+}
+
+/// `2048K`, as the system writes sizes of caches, in bytes.
+fn parse_kib(text: &str) -> Option<usize> {
+    text.trim().strip_suffix('K')?.parse::<usize>().ok()?.checked_mul(1024)
 }
 
 /// Memory that was written once, kept for the next measurement: taking fresh memory costs more than reading it.
@@ -164,6 +181,13 @@ mod tests {
                 assert!((1e8..1e13).contains(&macs), "{arithmetic:?} {macs}");
             }
         }
+    }
+
+    #[test]
+    fn sizes_of_caches_are_read_and_bounded() {
+        assert_eq!(parse_kib("307200K\n"), Some(300 << 20));
+        assert_eq!((parse_kib("12M"), parse_kib("K"), parse_kib("99999999999999999999K")), (None, None, None));
+        assert!((LEAST_READ..=MOST_READ).contains(&read_bytes()));
     }
 
     #[test]

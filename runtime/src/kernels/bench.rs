@@ -5,7 +5,7 @@ use crate::abi::{ATTENTION_TILE_ROWS, AttentionArgs, DotArgs, Kernel, PAGE_TOKEN
 use crate::format::{Act, KvFormat, WEIGHT_FORMATS};
 use crate::memory::Region;
 use crate::rng::Rng;
-use crate::roof::{best, fill, together};
+use crate::roof::{self, best, fill, together};
 
 /// One pass over the data by all threads: the best of several.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,8 +23,6 @@ impl Measured {
     const NONE: Measured = Measured { seconds: f64::INFINITY, bytes: 0, macs: 0 };
 }
 
-/// Data that no cache holds.
-const DRAM_BYTES: usize = 256 << 20;
 /// Passes, of which the best counts.
 const PASSES: usize = 7;
 /// Weight blocks that one row of activations goes through at a time, as in compiled code.
@@ -36,7 +34,7 @@ pub fn bench_dot(row: &KernelRow, k: usize, blocks: usize, m: usize, threads: us
     let (Some(kernel), Some(format)) = (row.kernel, WEIGHT_FORMATS.iter().find(|f| f.name == row.format)) else { return Measured::NONE };
     let block_bytes = format.block_bytes(k);
     let bytes = blocks * block_bytes;
-    let copies = if from_dram { DRAM_BYTES.div_ceil(bytes.max(1)).max(2) } else { 1 };
+    let copies = if from_dram { roof::read_bytes().div_ceil(bytes.max(1)).max(2) } else { 1 };
     let x_stride = format.act.row_bytes(k) + 64;
     let (Ok(w), Ok(x)) = (Region::anonymous(copies * bytes), Region::anonymous(m * x_stride)) else { return Measured::NONE };
     if format.act == Act::I8 {
@@ -97,7 +95,7 @@ pub fn bench_attention(row: &KernelRow, head_dim: usize, group: usize, rows: usi
     let depth = depth.max(rows);
     let pages = depth.div_ceil(PAGE_TOKENS);
     let head_bytes = kv.head_bytes(head_dim);
-    let heads = (DRAM_BYTES / (pages * 2 * head_bytes).max(1)).next_multiple_of(threads.max(1)).max(threads);
+    let heads = (roof::read_bytes() / (pages * 2 * head_bytes).max(1)).next_multiple_of(threads.max(1)).max(threads);
     let page_bytes = heads * 2 * head_bytes;
     let width = group * head_dim;
     let scratch_bytes = SCRATCH_BYTES / 2 + rows * width * 4;

@@ -67,7 +67,7 @@ fn runs_here(row: &KernelRow) -> bool {
 }
 
 fn raw_read(threads: usize) -> f64 {
-    roof::read_gbs(threads, roof::READ_BYTES) * 1e9
+    roof::read_gbs(threads, roof::read_bytes()) * 1e9
 }
 
 fn dots(row: &'static KernelRow, artifact: &Artifact, threads: usize, peak: f64) -> Vec<Line> {

@@ -95,7 +95,7 @@ impl Roofs {
 
 /// Bytes per second of a raw read, now.
 fn raw_read(threads: usize) -> f64 {
-    roof::read_gbs(threads, roof::READ_BYTES) * 1e9
+    roof::read_gbs(threads, roof::read_bytes()) * 1e9
 }
 
 /// Times a case `reps` times.
