@@ -21,7 +21,7 @@ pub(super) trait Ints {
 
     /// Bytes ahead that lines of one row are fetched; 0: they are not.
     const AHEAD: usize = 0;
-    /// Bytes ahead that they are fetched into the L2 cache, from where the next block's first lines come in time too. 0: they are not.
+    /// Bytes ahead that lines are fetched into the L2 cache, the next block's first lines among them. 0: they are not.
     const FAR_AHEAD: usize = 0;
     /// Bytes ahead that lines for a tile of rows are fetched: so much is computed with each that the core sees too few loads ahead. 0: they
     /// are not.
@@ -32,7 +32,7 @@ pub(super) trait Ints {
         let near = if M == 1 { Self::AHEAD } else { Self::AHEAD_OF_TILE };
         // SAFETY: the caller's promise; any address will do.
         unsafe {
-            if M == 1 && Self::FAR_AHEAD > 0 {
+            if Self::FAR_AHEAD > 0 {
                 Self::L::prefetch_to_l2(at.wrapping_add(Self::FAR_AHEAD));
             }
             if near > 0 {
