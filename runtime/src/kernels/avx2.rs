@@ -150,18 +150,7 @@ unsafe fn widen(pairs: __m256i) -> (__m256, __m256) {
     }
 }
 
-macro_rules! kernels {
-    ($($(#[$doc:meta])* $name:ident = $template:expr;)*) => { $(
-        $(#[$doc])*
-        #[target_feature(enable = "avx2,fma")]
-        pub(super) unsafe extern "C" fn $name(args: *const u8) {
-            // SAFETY: the contract of the arguments; the features are enabled here and checked before the kernel is handed out.
-            unsafe { $template(&*args.cast()) }
-        }
-    )* };
-}
-
-kernels! {
+kernels! { "avx2,fma":
     /// One row.
     dot_f32_one = dot::streams::<F32<Avx2>, 4>;
     /// Up to 6 rows.

@@ -168,17 +168,6 @@ impl Kept for Dpbf16 {
     }
 }
 
-macro_rules! kernels {
-    ($features:literal: $($(#[$doc:meta])* $name:ident = $template:expr;)*) => { $(
-        $(#[$doc])*
-        #[target_feature(enable = $features)]
-        pub(super) unsafe extern "C" fn $name(args: *const u8) {
-            // SAFETY: the contract of the arguments; the features are enabled here and checked before the kernel is handed out.
-            unsafe { $template(&*args.cast()) }
-        }
-    )* };
-}
-
 kernels! { "avx512f,avx512bw,avx512vl":
     /// One row.
     dot_f32_one = dot::stream::<F32<Avx512>, 2, 1>;

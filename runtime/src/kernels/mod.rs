@@ -4,6 +4,25 @@
 //! The order in which an element is summed depends on nothing but the row's format and instruction set. So a row of a batch has the
 //! same bits alone and in company, and all rows of one format and instruction set agree bit for bit.
 
+/// Functions for the table, from templates over their arguments: compiled for some features, or for any CPU.
+macro_rules! kernels {
+    ($features:literal: $($(#[$doc:meta])* $name:ident = $template:expr;)*) => { $(
+        $(#[$doc])*
+        #[target_feature(enable = $features)]
+        pub(in crate::kernels) unsafe extern "C" fn $name(args: *const u8) {
+            // SAFETY: the contract of the arguments; the features are enabled here and all are checked before the kernel is handed out.
+            unsafe { $template(&*args.cast()) }
+        }
+    )* };
+    ($($(#[$doc:meta])* $name:ident = $template:expr;)*) => { $(
+        $(#[$doc])*
+        pub(in crate::kernels) unsafe extern "C" fn $name(args: *const u8) {
+            // SAFETY: the contract of the arguments.
+            unsafe { $template(&*args.cast()) }
+        }
+    )* };
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]

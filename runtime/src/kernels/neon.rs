@@ -134,18 +134,7 @@ unsafe fn widen(pairs: uint32x4_t) -> (float32x4_t, float32x4_t) {
     unsafe { (vreinterpretq_f32_u32(vshlq_n_u32::<16>(pairs)), vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xffff_0000)))) }
 }
 
-macro_rules! kernels {
-    ($($(#[$doc:meta])* $name:ident = $template:expr;)*) => { $(
-        $(#[$doc])*
-        #[target_feature(enable = "neon")]
-        pub(super) unsafe extern "C" fn $name(args: *const u8) {
-            // SAFETY: the contract of the arguments; the features are enabled here and checked before the kernel is handed out.
-            unsafe { $template(&*args.cast()) }
-        }
-    )* };
-}
-
-kernels! {
+kernels! { "neon":
     /// One row.
     dot_f32_one = dot::stream::<F32<Neon>, 1, 1>;
     /// Up to 6 rows.

@@ -152,18 +152,7 @@ unsafe fn tiles<U: Unpacked>(a: &DotArgs) {
     }
 }
 
-macro_rules! kernels {
-    ($($(#[$doc:meta])* $name:ident = $template:expr;)*) => { $(
-        $(#[$doc])*
-        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
-        pub(in crate::kernels) unsafe extern "C" fn $name(args: *const u8) {
-            // SAFETY: the contract of the arguments; the features are enabled here and all are checked before the kernel is handed out.
-            unsafe { $template(&*args.cast()) }
-        }
-    )* };
-}
-
-kernels! {
+kernels! { "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni":
     /// int4 in groups of 32.
     q4g32 = many::<Four<32>, few::Four<32>>;
     /// int4 in groups of 32, one row.

@@ -201,18 +201,7 @@ impl Ints for Ints2 {
 /// Blocks that a single row goes through side by side: Zen 3 reads four streams a tenth faster than one.
 const STREAMS: usize = 4;
 
-macro_rules! kernels {
-    ($($(#[$doc:meta])* $name:ident = $template:expr;)*) => { $(
-        $(#[$doc])*
-        #[target_feature(enable = "avx2,fma,f16c")]
-        pub(in crate::kernels) unsafe extern "C" fn $name(args: *const u8) {
-            // SAFETY: the contract of the arguments; the features are enabled here and checked before the kernel is handed out.
-            unsafe { $template(&*args.cast()) }
-        }
-    )* };
-}
-
-kernels! {
+kernels! { "avx2,fma,f16c":
     /// int4 in groups of 32.
     q4g32 = by_4::<Ints2, Four<32>>;
     /// int4 in groups of 64.

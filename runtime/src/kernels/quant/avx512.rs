@@ -201,17 +201,6 @@ unsafe fn widen(v: __m512i) -> (__m512i, __m512i) {
     unsafe { (_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(v)), _mm512_srai_epi16::<8>(v)) }
 }
 
-macro_rules! kernels {
-    ($features:literal: $($(#[$doc:meta])* $name:ident = $template:expr;)*) => { $(
-        $(#[$doc])*
-        #[target_feature(enable = $features)]
-        pub(in crate::kernels) unsafe extern "C" fn $name(args: *const u8) {
-            // SAFETY: the contract of the arguments; the features are enabled here and checked before the kernel is handed out.
-            unsafe { $template(&*args.cast()) }
-        }
-    )* };
-}
-
 kernels! { "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni":
     /// int4 in groups of 32.
     vnni_q4g32 = by_12::<Vnni512, Four<32>>;

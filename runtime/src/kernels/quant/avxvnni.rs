@@ -66,18 +66,7 @@ impl Ints for Vnni256 {
     }
 }
 
-macro_rules! kernels {
-    ($($(#[$doc:meta])* $name:ident = $template:expr;)*) => { $(
-        $(#[$doc])*
-        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-        pub(in crate::kernels) unsafe extern "C" fn $name(args: *const u8) {
-            // SAFETY: the contract of the arguments; the features are enabled here and checked before the kernel is handed out.
-            unsafe { $template(&*args.cast()) }
-        }
-    )* };
-}
-
-kernels! {
+kernels! { "avx2,fma,f16c,avxvnni":
     /// int4 in groups of 32.
     q4g32 = by_4::<Vnni256, Four<32>>;
     /// int4 in groups of 64.

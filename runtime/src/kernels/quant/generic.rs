@@ -151,16 +151,6 @@ unsafe fn gather<P: Packed>(a: &GatherArgs) {
     }
 }
 
-macro_rules! kernels {
-    ($($(#[$doc:meta])* $name:ident = $template:expr;)*) => { $(
-        $(#[$doc])*
-        pub(in crate::kernels) unsafe extern "C" fn $name(args: *const u8) {
-            // SAFETY: the contract of the arguments.
-            unsafe { $template(&*args.cast()) }
-        }
-    )* };
-}
-
 kernels! {
     /// int4 in groups of 32.
     dot_q4g32 = dot::<Four<32>>;

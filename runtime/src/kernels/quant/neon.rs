@@ -184,24 +184,13 @@ impl<P: Products> Ints for Ints4<P> {
 /// Blocks that a single row goes through side by side: one chain of sums for each, so that more loads are in flight.
 const STREAMS: usize = 2;
 
-macro_rules! kernels {
-    ($features:literal $products:ident: $($(#[$doc:meta])* $name:ident = $template:expr;)*) => { $(
-        $(#[$doc])*
-        #[target_feature(enable = $features)]
-        pub(in crate::kernels) unsafe extern "C" fn $name(args: *const u8) {
-            // SAFETY: the contract of the arguments; the features are enabled here and checked before the kernel is handed out.
-            unsafe { $template(&*args.cast()) }
-        }
-    )* };
-}
-
 /// All kernels of an instruction set, in a module of its name.
 macro_rules! instruction_set {
     ($(#[$doc:meta])* $set:ident: $features:literal $products:ident) => {
         $(#[$doc])*
         pub(in crate::kernels) mod $set {
             use super::*;
-            kernels! { $features $products:
+            kernels! { $features:
                 /// int4 in groups of 32.
                 q4g32 = by_4::<Ints4<$products>, Four<32>>;
                 /// int4 in groups of 64.
