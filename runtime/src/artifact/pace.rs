@@ -13,9 +13,10 @@ pub(super) const BLOCK: usize = 2 << 20;
 /// What is written at a time where huge pages come slowly.
 const SMALL: usize = 64 << 10;
 
-/// Processor time that a block may take. Copying takes 0.8 ms on a slow machine. A virtual machine whose host has taken the free memory back
-/// gets it page by page in 4 ms and more: large free blocks are taken first, so small parts find memory that is still there.
-const PATIENCE: Duration = Duration::from_micros(3500);
+/// Processor time that a block may take. Copying takes 0.8 ms on a slow machine, 3 ms where a host must first find the memory for it. Huge pages are
+/// worth that: they are read in every run. Where the host has taken free memory back and gives it page by page, large free blocks are the first
+/// that it took, so small parts find memory that is still there.
+const PATIENCE: Duration = Duration::from_millis(6);
 
 /// Slow blocks one after the other that are not taken for chance.
 const SLOW: u32 = 2;
