@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-/// Bytes to read where nobody says otherwise: at least these, soon read and more than most caches hold.
-const LEAST_READ: usize = 256 << 20;
-/// And these at most.
+/// Bytes to read where nobody should wait for it: more than most caches hold, and soon read.
+pub const READ_BYTES: usize = 256 << 20;
+/// Bytes to read at most.
 const MOST_READ: usize = 1 << 30;
 
 /// Ways to read, of which each is the fastest of some CPU: streams of a thread, bytes that lines are fetched ahead.
@@ -65,7 +65,7 @@ pub fn read_bytes() -> usize {
     *BYTES.get_or_init(|| {
         let size = |level: usize| std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{level}/size")).ok();
         let largest = (0..8).filter_map(size).filter_map(|text| parse_kib(&text)).max().unwrap_or(0);
-        largest.saturating_mul(4).clamp(LEAST_READ, MOST_READ)
+        largest.saturating_mul(4).clamp(READ_BYTES, MOST_READ)
     })
 }
 
@@ -187,7 +187,7 @@ mod tests {
     fn sizes_of_caches_are_read_and_bounded() {
         assert_eq!(parse_kib("307200K\n"), Some(300 << 20));
         assert_eq!((parse_kib("12M"), parse_kib("K"), parse_kib("99999999999999999999K")), (None, None, None));
-        assert!((LEAST_READ..=MOST_READ).contains(&read_bytes()));
+        assert!((READ_BYTES..=MOST_READ).contains(&read_bytes()));
     }
 
     #[test]

@@ -143,7 +143,7 @@ fn finish(session: &Session, stats: &Stats, options: &RunOptions, clock: &Clock)
     }
     if stats.generated_tokens > 0 && (options.timings || !options.quiet) {
         let measure = stats.decode_steps > 0 && (options.timings || io::stderr().is_terminal());
-        let roof = measure.then(|| roof::read_gbs(session.engine().threads(), roof::read_bytes()) * 1e9);
+        let roof = measure.then(|| roof::read_gbs(session.engine().threads(), roof::READ_BYTES) * 1e9);
         let _ = writeln!(io::stderr(), "[{}]", report::cost(stats, roof));
     }
 }

@@ -1,5 +1,6 @@
 //! Kernel rows that this CPU can run, alone, on the shapes of a model, from the cache and from memory.
 
+use super::model::raw_read;
 use crate::cli::output::table;
 use crate::diag::{Diag, Result};
 use llamac_runtime::artifact::target::{ARCH, has_feature};
@@ -64,10 +65,6 @@ pub(super) fn main(artifact: &Artifact, text: &str, threads: Option<usize>, as_j
 
 fn runs_here(row: &KernelRow) -> bool {
     (row.isa.arch.is_empty() || row.isa.arch == ARCH) && row.isa.features.iter().all(|f| has_feature(f))
-}
-
-fn raw_read(threads: usize) -> f64 {
-    roof::read_gbs(threads, roof::read_bytes()) * 1e9
 }
 
 fn dots(row: &'static KernelRow, artifact: &Artifact, threads: usize, peak: f64) -> Vec<Line> {

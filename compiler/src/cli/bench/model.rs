@@ -94,7 +94,7 @@ impl Roofs {
 }
 
 /// Bytes per second of a raw read, now.
-fn raw_read(threads: usize) -> f64 {
+pub(super) fn raw_read(threads: usize) -> f64 {
     roof::read_gbs(threads, roof::read_bytes()) * 1e9
 }
 
